@@ -283,8 +283,9 @@ class ExperimentConfig:
         )
         for name, stack in self.stacks.items():
             if isinstance(stack, PositionedStackConfig) and stack.position == "learned":
-                most = stack.num_positions
-                check(length <= most, f"training.sequence_length={length} must be at most {name}.num_positions={most}")
+                most = stack.num_positions  # an encoder counts them from the start of a call
+                read = length if stack.causal else min(length, call or length)
+                check(read <= most, f"training.sequence_length={read} must be at most {name}.num_positions={most}")
         if isinstance(self.data, TaskConfig) and self.data.text is None:
             check(
                 self.model.vocab_size >= self.data.num_ids,

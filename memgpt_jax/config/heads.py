@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
 from memgpt_jax.config.checks import check, check_literals, check_positive, check_types
+from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig, StackConfig
 from memgpt_jax.config.texts import CleanConfig
 
@@ -139,6 +140,10 @@ class HeadedConfig(BaseModelConfig):
     def with_stacks(self, stacks: Mapping[str, StackConfig]) -> Self:
         names = dict(zip(self.backbone.stacks, self.stacks, strict=True))
         return replace(self, backbone=self.backbone.with_stacks({name: stacks[path] for name, path in names.items()}))
+
+    def alignment_of(self, length: int, *, padded: bool = False) -> Alignment:
+        """The alignment of the calls in which `length` tokens are read: `call_length` each, where there are more."""
+        return super().alignment_of(min(length, self.call_length or length), padded=padded)
 
     @property
     def vocab_size(self) -> int:

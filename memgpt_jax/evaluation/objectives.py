@@ -54,10 +54,10 @@ def evaluate_batches(config: ExperimentConfig, params: models.Params, tokenizer:
     unigram = unigram_losses(data.documents(text, "train", tokenizer).flat, model.vocab_size)
     is_text = np.zeros(max(model.vocab_size, tokenizer.vocab_size), bool)  # either may be larger
     is_text[: tokenizer.vocab_size] = tokenizer.token_bytes > 0
-    alignment = model.alignment_of(training.sequence_length)
     state = fresh = models.functional(model).init_state(settings.batch_size)
     found: dict[str, list[_Predictions]] = {}
     for _, batch in zip(range(settings.num_batches), batches, strict=False):
+        alignment = model.alignment_of(batch.inputs["tokens"].shape[1], padded="valid" in batch.inputs)
         options = {"targets": batch.targets, "state": state, "alignment": alignment}
         scores, after = score_chunk(model, params, **options, **batch.inputs)
         state = after if training.carry_state else fresh

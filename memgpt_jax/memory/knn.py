@@ -13,6 +13,7 @@ from memgpt_jax.config.memory import AttendedMemoryConfig
 from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.attention import attention_weights, map_rows, masked_bias
+from memgpt_jax.ops.fusion import blend
 from memgpt_jax.ops.memory import (
     Source,
     causal_visibility,
@@ -226,8 +227,8 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         return {"occupancy": occupancy, "store_gate_mean": jnp.mean(gate)} | super().stats(state)
 
     def _fused(self, stored: Float[Array, "B Q H K"], local: Float[Array, "B Q H K"]) -> Float[Array, "B Q HK"]:
-        gate = jax.nn.sigmoid(self.store_gate[...])[None, None, :, None].astype(local.dtype)
-        return self.side_by_side(gate * stored + (1 - gate) * local)
+        gate = jax.nn.sigmoid(self.store_gate[...])[None, None, :, None]
+        return self.side_by_side(blend(gate, stored, local))
 
     def _search(
         self, query: Float[Array, "Q K"], keys: Float[Array, "E K"], first: Int32[Array, ""], end: Int32[Array, ""]

@@ -8,7 +8,7 @@ from flax import nnx
 
 from memgpt_jax.models.arguments import check_state
 from memgpt_jax.models.blocks import Block, memory_stats
-from memgpt_jax.shapes import Array, Float32, Stream, Tokens
+from memgpt_jax.shapes import Array, Flags, Float32, Stream, Tokens
 
 State = TypeVar("State")
 
@@ -46,11 +46,18 @@ class Model(nnx.Module, Generic[State]):
         """The last hidden states, the state after the call and the fusion gates."""
         raise NotImplementedError
 
-    def diagnostics(self, tokens: Tokens, state: State | None = None, *flags: Any, **options: Any) -> dict[str, Array]:
+    def diagnostics(
+        self,
+        tokens: Tokens,
+        state: State | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        **options: Any,
+    ) -> dict[str, Array]:
         """Measurements of a call: mean fusion gates and the memory's statistics, one row per layer with a memory.
 
         Takes the arguments of `hidden`.
         """
-        hidden = self.hidden(tokens, state, *flags, **options)
+        hidden = self.hidden(tokens, state, reset, valid, **options)
         after: Any = hidden.state
-        return memory_stats(self.blocks, after.layers, hidden.gates)
+        return memory_stats(self.blocks, after.layers, hidden.gates, valid)

@@ -15,7 +15,7 @@ from memgpt_jax.models.layers import FeedForward, dropout, norm
 from memgpt_jax.models.memory_layer import MemoryLayer, NoMemoryLayer, make_memory_layer
 from memgpt_jax.models.shared_softmax import SharedSoftmaxMemory
 from memgpt_jax.ops.mesh import split_rows
-from memgpt_jax.shapes import Array, Float32, Stream
+from memgpt_jax.shapes import Array, Flags, Float32, Stream
 
 
 class LayerState(NamedTuple):
@@ -272,13 +272,16 @@ def _scanned(
 
 
 def memory_stats(
-    blocks: Sequence[Block], layers: tuple[LayerState, ...], gates: Sequence[Float32[Array, "B L"]]
+    blocks: Sequence[Block],
+    layers: tuple[LayerState, ...],
+    gates: Sequence[Float32[Array, "B L"]],
+    valid: Flags | None = None,
 ) -> dict[str, Array]:
-    """Mean fusion gates and memory statistics after a call, one row per layer with a memory."""
+    """Mean fusion gates of the valid tokens and memory statistics after a call, one row per layer with a memory."""
     owners = [i for i, block in enumerate(blocks) if not isinstance(block.memory_layer, NoMemoryLayer)]
     if not owners:
         return {}
     owned: list[Any] = [blocks[i].memory_layer for i in owners]
     stats = [layer.memory.stats(layers[i].stream.memory) for i, layer in zip(owners, owned, strict=True)]
     stats = jax.tree.map(lambda *layers: jnp.stack(layers), *stats)
-    return {"fusion_gate": jnp.stack([jnp.mean(gates[i]) for i in owners])} | stats
+    return {"fusion_gate": jnp.stack([jnp.mean(gates[i], where=valid) for i in owners])} | stats

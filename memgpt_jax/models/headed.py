@@ -1,5 +1,6 @@
 """A model with a head: labels, tags or other outputs at every token of a stream."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -92,25 +93,43 @@ class Headed(Model[HeadedState]):
         Raises:
             ValueError: there are more than `call_length` tokens and not a multiple of it, or as in the backbone's call.
         """
-        before, length = self.started(state, len(tokens)), self.config.call_length
+        state = self.started(state, len(tokens))
         arrays = {"tokens": tokens, "reset": reset, "valid": valid, **inputs}
-        arrays = {name: array for name, array in arrays.items() if array is not None}
-        if length is None or tokens.shape[1] <= length:
-            return self._one_call(before, arrays, dropout_key, alignment)
-        number, rest = divmod(tokens.shape[1], length)
+        outputs, state = self._by_calls(self._one_call, state, arrays, dropout_key, alignment)
+        return _joined(outputs), state
+
+    def _by_calls(
+        self,
+        read: Callable[..., tuple[Any, HeadedState]],
+        before: HeadedState,
+        arrays: Mapping[str, Array | None],
+        dropout_key: Array | None,
+        alignment: Alignment,
+    ) -> tuple[Any, HeadedState]:
+        """What `read` returns for each call of `call_length` tokens [number of calls, ...], and the state after them.
+
+        Args:
+            read: of a state, the arrays of a call, a dropout key and an alignment; it returns the state, too.
+        """
+        arrays = {name: jnp.asarray(array) for name, array in arrays.items() if array is not None}
+        total, length = arrays["tokens"].shape[1], self.config.call_length
+        if length is None or total <= length:
+            found, after = read(before, arrays, dropout_key, alignment)
+            return jax.tree.map(lambda array: array[None], found), after
+        number, rest = divmod(total, length)
         if rest:
-            raise ValueError(f"tokens must be a multiple of call_length={length}, got {tokens.shape[1]}")
+            raise ValueError(f"tokens must be a multiple of call_length={length}, got {total}")
         keys = None if dropout_key is None else jax.random.split(dropout_key, number)
 
-        def read(state: HeadedState, call: tuple[dict[str, Array], Array | None]) -> tuple[HeadedState, Array]:
-            outputs, state = self._one_call(state, call[0], call[1], alignment)
-            return state, outputs
+        def step(state: HeadedState, call: tuple[dict[str, Array], Array | None]) -> tuple[HeadedState, Any]:
+            found, state = read(state, *call, alignment)
+            return state, found
 
         calls = {name: _by_call(array, number) for name, array in arrays.items()}
         # As floats, what a call stores gets a gradient from later calls.
         floats = as_floats(before, jnp.dtype(self.config.last_stack.dtype))
-        after, outputs = jax.lax.scan(read, floats, (calls, keys))
-        return jnp.swapaxes(outputs, 0, 1).reshape(*tokens.shape, -1), in_form_of(before, after)
+        after, found = jax.lax.scan(step, floats, (calls, keys))
+        return found, in_form_of(before, after)
 
     def _of_backbone(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options without the inputs of the head alone."""
@@ -188,15 +207,42 @@ class Headed(Model[HeadedState]):
         return {name: self.head.mixed_score(outputs, wanted, jnp.asarray(asked), mixup_key)}, state
 
     def diagnostics(
-        self, tokens: Tokens, state: HeadedState | None = None, reset: Flags | None = None, **options: Any
+        self,
+        tokens: Tokens,
+        state: HeadedState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        *,
+        alignment: Alignment = "any",
+        **inputs: Array | None,
     ) -> dict[str, Array]:
-        """The backbone's `diagnostics`."""
-        state = self.started(state, len(tokens))
-        options = self._with_source(tokens, reset, None, self._of_backbone(options))
-        return self.backbone.diagnostics(tokens, state.backbone, reset, **options)
+        """The backbone's `diagnostics`; with `call_length`, their mean over the calls that have a valid token."""
+
+        def read(state: HeadedState, arrays: dict[str, Array], _: None, alignment: Alignment) -> Any:
+            flags = {name: arrays.get(name) for name in ("reset", "valid")}
+            options = {name: array for name, array in arrays.items() if name not in ("tokens", *flags)}
+            options = self._with_source(arrays["tokens"], **flags, options=self._of_backbone(options))
+            options |= {**flags, "alignment": alignment}
+            found = self.backbone.diagnostics(arrays["tokens"], state.backbone, **options)
+            counts = jnp.bool_(True) if flags["valid"] is None else jnp.any(flags["valid"])
+            return (found, counts), self.hidden(**arrays, state=state, alignment=alignment).state
+
+        arrays = {"tokens": tokens, "reset": reset, "valid": valid, **inputs}
+        (found, counts), _ = self._by_calls(read, self.started(state, len(tokens)), arrays, None, alignment)
+
+        def mean(values: Array) -> Array:
+            return jnp.mean(values, axis=0, where=counts.reshape(-1, *(1,) * (values.ndim - 1)))
+
+        return {name: mean(values) for name, values in found.items()}
+
+
+def _joined(outputs: Float[Array, "N B L C"]) -> Float[Array, "B N*L C"]:
+    """The outputs of consecutive calls as those of one."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return jnp.swapaxes(outputs, 0, 1).reshape(outputs.shape[1], -1, outputs.shape[3])
 
 
 def _by_call(array: Array, number: int) -> Array:
     """[B, number n, ...] -> [number, B, n, ...]."""
-    array = jnp.asarray(array)
     return jnp.swapaxes(array.reshape(len(array), number, -1, *array.shape[2:]), 0, 1)

@@ -179,6 +179,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         tokens: Tokens,
         state: Seq2SeqState | None = None,
         reset: Flags | None = None,
+        valid: Flags | None = None,
         *,
         source: Int[Array, "B S"],
         source_reset: Bool[Array, "B S"] | None = None,
@@ -191,6 +192,6 @@ class EncoderDecoder(Model[Seq2SeqState]):
         options = {"embedding": self.decoder.embedding[...], "features": source_features}
         of_encoder = self.encoder.diagnostics(source, state.encoder, source_reset, valid=source_valid, **options)
         state = self.read_source(source, state, source_reset, source_valid, features=source_features)
-        of_decoder = self.decoder.diagnostics(tokens, state.decoder, reset, alignment=alignment)
+        of_decoder = self.decoder.diagnostics(tokens, state.decoder, reset, valid, alignment=alignment)
         stacks = {"encoder": of_encoder, "decoder": of_decoder}
         return {f"{stack}_{name}": value for stack, found in stacks.items() for name, value in found.items()}

@@ -19,8 +19,15 @@ def joint_softmax(
     lse_n = log Z_n is the log-sum-exp of read n, as returned by `attend_with_lse`.
     """
     share = jax.nn.sigmoid(first_lse - second_lse)
-    spread = share[..., None].astype(first.dtype)
-    return spread * first + (1 - spread) * second, share
+    return blend(share[..., None], first, second), share
+
+
+def blend(
+    share: Float32[Array, "*b #K"], first: Float[Array, "*b K"], second: Float[Array, "*b K"]
+) -> Float[Array, "*b K"]:
+    """s a + (1 - s) b, in float32: in bfloat16, 1 - s is 0 from s = 0.998 on."""
+    mixed = share * first.astype(jnp.float32) + (1 - share) * second.astype(jnp.float32)
+    return mixed.astype(first.dtype)
 
 
 def gated_fusion(
@@ -31,8 +38,7 @@ def gated_fusion(
     Each of C gates controls D / C consecutive channels: C = D is one gate per channel, C = H one per head.
     """
     gate = jax.nn.sigmoid(gate_logit.astype(jnp.float32))
-    spread = jnp.repeat(gate, stream.shape[-1] // gate.shape[-1], axis=-1).astype(stream.dtype)
-    return spread * stream + (1 - spread) * read, gate
+    return blend(jnp.repeat(gate, stream.shape[-1] // gate.shape[-1], axis=-1), stream, read), gate
 
 
 def gated_modalities(

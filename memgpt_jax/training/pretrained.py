@@ -11,7 +11,7 @@ from memgpt_jax import models
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.heads import HeadConfig, HeadedConfig
 from memgpt_jax.config.model import BaseModelConfig, Seq2SeqConfig, StackConfig
 from memgpt_jax.data.examples.files import ExamplesConfig
 from memgpt_jax.files.saved_files import replacing_files
@@ -84,6 +84,8 @@ def pretrained_start(config: ExperimentConfig) -> PretrainedStart:
         model = dataclasses.replace(model, backbone=_with_experiment(base.config, model.backbone))
     else:
         _check_class(config.pretrained, base.config, model, "model")
+        if isinstance(base.config, HeadedConfig) and isinstance(model, HeadedConfig):
+            _check_head(config.pretrained, base.config.head, model.head)
         model = _with_experiment(base.config, model)
     data = config.data
     if isinstance(data, TextConfig | ExamplesConfig) and data.tokenizer == "pretrained":
@@ -104,6 +106,14 @@ def _check_class(pretrained: str, base: BaseModelConfig, model: BaseModelConfig,
         type(model) is type(base),
         f"pretrained={pretrained!r} is a {type(base).__name__}, but {name} is a {type(model).__name__}: make {name} a "
         f"{type(base).__name__}",
+    )
+
+
+def _check_head(pretrained: str, base: HeadConfig, head: HeadConfig) -> None:
+    check(
+        type(head) is type(base),
+        f"pretrained={pretrained!r} has a {type(base).__name__}, but model.head is a {type(head).__name__}: make "
+        f"model.head a {type(base).__name__}",
     )
 
 

@@ -12,6 +12,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
+from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data.examples.files import ExamplesConfig
 from memgpt_jax.errors import RunError, refused
 from memgpt_jax.files.paths import shown
@@ -84,7 +85,9 @@ def prepare(config: ExperimentConfig, hooks: Hooks) -> Setup:
     with refused():
         config = completed(config)
         pretrained = None if config.pretrained is None else pretrained_start(config)
-        config = config if pretrained is None else pretrained.config
+        if pretrained is not None:
+            check_outputs(pretrained.config)
+            config = dataclasses.replace(pretrained.config, model=with_head_settings(pretrained.config))
         mesh = parallel.make_mesh(config.parallel)
         config, teachers = with_teachers(config)
         parallel.check_divides(dataclasses.replace(config, model=resolved(config.model)), mesh)
@@ -121,15 +124,38 @@ def completed(config: ExperimentConfig) -> ExperimentConfig:
     """The experiment with everything filled in that follows from its data: labels, outputs, noise."""
     if not isinstance(config.data, TaskConfig):
         return config
-    data_config, model = config.data.completed(), config.model
+    config = dataclasses.replace(config, data=config.data.completed())
+    return with_noise(dataclasses.replace(config, model=with_head_settings(config)))
+
+
+def with_head_settings(config: ExperimentConfig) -> BaseModelConfig:
+    """The model, whose head knows the labels of the data and how their texts are read."""
+    model = config.model
+    if not (isinstance(model, HeadedConfig) and isinstance(model.head, StreamHeadConfig)):
+        return model
+    return dataclasses.replace(model, head=dataclasses.replace(model.head, **head_settings(config.data)))
+
+
+def head_settings(data_config: Any) -> dict[str, Any]:
+    """The fields of the head that follow from the data."""
+    if not isinstance(data_config, TaskConfig):
+        return {}
     names, settings = data_config.output_names, dict(data_config.head_settings)
     if names:
         settings |= {"output_names": names, "num_outputs": len(names)}
     texts = ("max_length", "truncation_side", "case_as_token_type", "tag_token", "clean")
-    settings |= {name: getattr(data_config, name) for name in texts if hasattr(data_config, name)}
-    if isinstance(model, HeadedConfig) and isinstance(model.head, StreamHeadConfig) and settings:
-        model = dataclasses.replace(model, head=dataclasses.replace(model.head, **settings))
-    return with_noise(dataclasses.replace(config, data=data_config, model=model))
+    return settings | {name: getattr(data_config, name) for name in texts if hasattr(data_config, name)}
+
+
+def check_outputs(config: ExperimentConfig) -> None:
+    """Raise `ValueError` if the head of a pretrained model has other outputs than the data ask for."""
+    head = getattr(config.model, "head", None)
+    for name, wanted in head_settings(config.data).items():
+        check(
+            name not in ("output_names", "num_outputs") or wanted == getattr(head, name, wanted),
+            f"pretrained={config.pretrained!r} has a head with {name}={getattr(head, name, None)}, and the data need "
+            f"{wanted}: give a model without a head, or data with the same labels in the same order",
+        )
 
 
 def restore(setup: Setup, checkpoints: Checkpoints, extend: bool) -> Resumed | None:

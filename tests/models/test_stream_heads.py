@@ -208,6 +208,32 @@ def test_every_backbone_is_scored_with_a_head(name):
     assert stats and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(stats))
 
 
+@pytest.mark.parametrize("name", ["encoder", "pair"])
+def test_diagnostics_are_those_of_the_calls_and_padding_counts(name):
+    """With `call_length`, the mean over the calls; `call_length` may be no multiple of a segment."""
+    length = 6 if name == "encoder" else None
+    config = HeadedConfig(backbone=BACKBONES[name], head=LabelHeadConfig(num_outputs=CLASSES), call_length=length)
+    assert config.alignment_of(LENGTH) == ("any" if length else "aligned")
+    model = functional(config)
+    params, rng = random_params(model.config), np.random.default_rng(0)
+    tokens = rng.integers(32, size=(BATCH, LENGTH), dtype=np.int32)
+    valid = np.broadcast_to(np.arange(LENGTH) < 9, tokens.shape)
+    diagnostics = jax.jit(model.diagnostics, static_argnames="alignment")
+    found = diagnostics(params, tokens, valid=valid, alignment=config.alignment_of(LENGTH, padded=True))
+    if length is None:
+        assert {key.split("_")[0] for key in found} == {"decoder"}  # this encoder has no memory
+        other = diagnostics(params, np.where(valid, tokens, 0), valid=valid)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, other)
+        return
+    one, calls, state = functional(dataclasses.replace(config, call_length=None)), [], model.init_state(BATCH)
+    diagnostics, apply = jax.jit(one.diagnostics), jax.jit(one.apply)
+    for part in (slice(0, 6), slice(6, 12)):
+        options = {"state": state, "valid": valid[:, part]}
+        calls.append(diagnostics(params, tokens[:, part], **options))
+        _, state = apply(params, tokens[:, part], **options)
+    jax.tree.map(lambda a, *b: np.testing.assert_allclose(a, np.mean(b, axis=0), atol=1e-5), found, *calls)
+
+
 def test_losses_are_those_of_the_textbook():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(2, 3, CLASSES)).astype(np.float32)

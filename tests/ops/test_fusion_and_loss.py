@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memgpt_jax.ops import cross_entropy, gated_fusion
+from memgpt_jax.ops import cross_entropy, gated_fusion, joint_softmax
 from tests.references import ops as reference
 
 cross_entropy = jax.jit(cross_entropy, static_argnames="chunk_size")
@@ -26,6 +26,18 @@ def test_saturated_fusion_passes_one_side_exactly():
     stream, read = jnp.ones((1, 1, 4)), jnp.full((1, 1, 4), jnp.float32(7))
     np.testing.assert_array_equal(gated_fusion(stream, read, jnp.full((1, 1, 4), 100.0))[0], stream)
     np.testing.assert_array_equal(gated_fusion(stream, read, jnp.full((1, 1, 4), -200.0))[0], read)
+
+
+@pytest.mark.parametrize("logit", [5.5, 6.0, 6.5, 9.0])
+def test_the_share_of_the_smaller_side_is_not_rounded_away(logit):
+    """In bfloat16, 1 - sigmoid(6.5) is 0."""
+    zeros, ones = jnp.zeros((1, 1, 4), jnp.bfloat16), jnp.ones((1, 1, 4), jnp.bfloat16)
+    smaller = jnp.asarray(reference.sigmoid(-logit), jnp.bfloat16)
+    np.testing.assert_array_equal(gated_fusion(zeros, ones, jnp.full((1, 1, 4), logit))[0], smaller)
+    merged, _ = joint_softmax(zeros, jnp.full((1, 1), logit), ones, jnp.zeros((1, 1)))
+    np.testing.assert_array_equal(merged, smaller)
+    gradient = jax.grad(lambda read: jnp.sum(gated_fusion(zeros, read, jnp.full((1, 1, 4), logit))[0]))(ones)
+    np.testing.assert_array_equal(gradient, smaller)
 
 
 def loss_inputs():

@@ -121,6 +121,8 @@ def test_the_loss_is_that_of_the_textbook():
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     numbers = np.array([1, -1, 2, -2, 1, -1, 0, 3, -4], np.int32)  # two pairs of query 1, an empty row, two alone
     losses, correct = contrast(jnp.asarray(vectors, jnp.float32), jnp.asarray(numbers), 0.1)
+    large = contrast(jnp.asarray(vectors, jnp.float32), jnp.asarray(np.sign(numbers) * 10**6 + numbers), 0.1)
+    np.testing.assert_array_equal(large, (losses, correct))  # products of such numbers are beyond int32
     expected, expected_correct = reference(vectors, numbers, 0.1)
     np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
     assert list(correct) == expected_correct and sum(expected_correct) > 0

@@ -102,7 +102,8 @@ def contrast(
     """
     lowest = jnp.finfo(jnp.float32).min
     logits = vectors @ vectors.T / temperature
-    other = numbers[:, None] * numbers[None] < 0
+    signs = jnp.sign(numbers)
+    other = signs[:, None] * signs[None] < 0
     own = other & (numbers[:, None] == -numbers[None])
     among_all = jax.nn.logsumexp(jnp.where(other, logits, lowest), axis=1)
     among_own = jax.nn.logsumexp(jnp.where(own, logits, lowest), axis=1)

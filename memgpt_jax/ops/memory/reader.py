@@ -107,8 +107,8 @@ def _read_by_one(query, sources, null_key, recency):
 def _merged(first, second):
     """Two reads as one softmax over the entries of both."""
     (out, lse), (other, other_lse) = first, second
-    both, _ = joint_softmax(out.astype(jnp.float32), lse, other.astype(jnp.float32), other_lse)
-    return both.astype(out.dtype), jnp.logaddexp(lse, other_lse)
+    both, _ = joint_softmax(out, lse, other, other_lse)
+    return both, jnp.logaddexp(lse, other_lse)
 
 
 def _prepare(query, sources, null_key, recency):
