@@ -52,8 +52,8 @@ def forget(model: GenerativeModel, state: ModelState, start: int, end: int) -> M
         end: the token after the last one.
 
     Raises:
-        ValueError: the memory is no `kv` memory, its entries have been merged (`mg.compress_memory`), or the range is
-            empty or beyond what has been read.
+        ValueError: the memory is no `kv` memory, has initial entries, its entries have been merged
+            (`mg.compress_memory`), or the range is empty or beyond what has been read.
     """
     config, params, _ = decoder_of(model)
     read = int(np.asarray(state.position)[0])
@@ -61,6 +61,11 @@ def forget(model: GenerativeModel, state: ModelState, start: int, end: int) -> M
     for block, layer in zip(models.from_params(config, params).blocks, state.layers, strict=True):
         memory = block.memory_layer.memory if layer.stream else None
         check(isinstance(memory, KVMemory | None), f"only a `kv` memory can forget, got {type(memory).__name__}")
+        check(
+            not isinstance(memory, KVMemory) or memory.config.initial_entries == 0,
+            "initial entries, which are parameters, cannot be told from those of tokens: forget needs "
+            "memory.initial_entries=0",
+        )
         check(
             not isinstance(memory, KVMemory) or memory.config.compressed != "merge",
             "merged entries hold several tokens, of which single ones cannot be forgotten: forget before "

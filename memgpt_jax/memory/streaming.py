@@ -158,6 +158,7 @@ def _detached(
     own_segment = OwnSegment(x, no_document, position)
     update_mask = jnp.zeros((batch, length), bool)
     before = _restarted(memory, state.memory, state.fresh)
+    x = _poisoned(x, state, valid) if alignment == "aligned" else x
 
     @jax.checkpoint  # recomputed: [L, M] weights are large
     def read_from(x: Array, state: State) -> Array:
@@ -258,8 +259,7 @@ def _aligned(
             f"alignment='aligned' needs a multiple of segment_length={segment_length} tokens, got {length}"
         )
     shape = (batch, length // segment_length, segment_length)
-    is_aligned = jnp.all(state.offset == 0) & jnp.all(valid)
-    x = jnp.where(is_aligned, x, jnp.nan).reshape(*shape, width)
+    x = _poisoned(x, state, valid).reshape(*shape, width)
     everywhere = jnp.ones(shape, bool)
     segments = Segment(x, reset.reshape(shape), everywhere, everywhere, jnp.ones(shape[:2], bool))
     read, memory_state = memory.sequence(segments, state.memory)
@@ -267,6 +267,11 @@ def _aligned(
         memory=memory_state, pending=jnp.zeros_like(state.pending), start=jnp.zeros_like(state.start)
     )
     return read.reshape(batch, length, -1), state
+
+
+def _poisoned(x: Float[Array, "B L D"], state: StreamState, valid: Bool[Array, "B L"]) -> Float[Array, "B L D"]:
+    """NaN unless every row is at a segment boundary and every token is valid."""
+    return jnp.where(jnp.all(state.offset == 0) & jnp.all(valid), x, jnp.nan)
 
 
 def _unaligned(

@@ -150,7 +150,7 @@ def fault(metrics: StepMetrics, parameters: list[str]) -> str:
     if not metrics.finite_loss:
         return "the loss is not finite"
     if not metrics.finite_memory:
-        return "the loss is finite, but the new memory holds NaN"
+        return "the loss is finite, but the new memory holds NaN or infinity"
     if metrics.finite_gradients.all():
         return "every gradient is finite, but their global norm overflows"
     bad = [name for name, finite in zip(parameters, metrics.finite_gradients, strict=True) if not finite]

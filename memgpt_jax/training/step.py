@@ -86,7 +86,7 @@ def train_step(
     finite_loss = jnp.isfinite(totals.loss)
     accumulated, _, length = batches.inputs["tokens"].shape
     longest = max(stack.segment_length for stack in config.model.stacks.values())  # may have been pending
-    finite_memory = ~holds_nan(memory, accumulated * length + longest)
+    finite_memory = ~holds_overflow(memory, accumulated * length + longest)
     good = finite_loss & finite_memory & jnp.isfinite(norm)
 
     def update():
@@ -129,8 +129,8 @@ def train_step(
     return new_state, metrics
 
 
-def holds_nan(memory: Any, tokens: int) -> jax.Array:
-    """Whether a state holds NaN, a bool, also in vectors of 8 bits. It may hold -inf (the log of a closed gate).
+def holds_overflow(memory: Any, tokens: int) -> jax.Array:
+    """Whether a state holds NaN or +inf, a bool, also in vectors of 8 bits. It may hold -inf, the log of a closed gate.
 
     Every step is checked, because a NaN that is found later cannot be undone. Of a large store, whose class has a
     method `newest`, only the entries of the last `tokens` tokens are read: the others were checked when they were
@@ -145,7 +145,7 @@ def holds_nan(memory: Any, tokens: int) -> jax.Array:
     leaves = jax.tree.leaves(parts, is_leaf=is_int8)
     found = [jnp.any(leaf.exponent == NOT_FINITE) for leaf in leaves if is_int8(leaf)]
     others = (leaf for leaf in leaves if not is_int8(leaf))
-    found += [jnp.isnan(leaf.max()) for leaf in others if leaf.size and jnp.issubdtype(leaf.dtype, jnp.floating)]
+    found += [~(leaf.max() < jnp.inf) for leaf in others if leaf.size and jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.stack(found).any() if found else jnp.bool_(False)  # an encoder without memory has no state
 
 

@@ -19,7 +19,7 @@ from memgpt_jax.ops.int8_vectors import Int8Vectors, as_floats, round_vectors, r
 from memgpt_jax.ops.trees import named_leaves, tree_bytes
 from memgpt_jax.parallel import make_mesh, state_shardings
 from memgpt_jax.training.pretrained import pretrained_start
-from memgpt_jax.training.step import holds_nan
+from memgpt_jax.training.step import holds_overflow
 from tests.laws.models import build, built, random_params, stream_inputs, tiny
 
 MEMORY = mg.KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4, temperature=3.0)
@@ -170,7 +170,7 @@ def test_nan_in_a_state_is_found():
     state = mg.functional(config).init_state(2)
     layer = state.layers[0]
     window = layer.window._replace(values=round_vectors(jnp.full(layer.window.values.shape, jnp.nan)))
-    assert not holds_nan(state, 8) and holds_nan(state._replace(layers=(layer._replace(window=window),)), 8)
+    assert not holds_overflow(state, 8) and holds_overflow(state._replace(layers=(layer._replace(window=window),)), 8)
 
 
 def test_sessions_files_and_changes_of_a_state(tmp_path):

@@ -210,6 +210,15 @@ def test_aligned_calls_give_the_same():
     with pytest.raises(ValueError, match="alignment must be 'any' or 'aligned', got 'mid_segment'"):
         two_calls("mid_segment")
 
+    @jax.jit
+    def after_two_tokens(params):
+        model, state = from_params(config, params), functional(config).init_state(BATCH)
+        part, shown = tokens[:, : config.segment_length], order[:, : config.segment_length]
+        _, state = model.hidden(part[:, :2], state, order=shown[:, :2])[:2]
+        return model.hidden(part, state, order=shown, alignment="aligned")[0]
+
+    assert np.isnan(after_two_tokens(params_of(config))).all()  # the guarantee does not hold
+
 
 def compiled(config, method="__call__"):
     """A method of a model with parameters moved by noise."""
