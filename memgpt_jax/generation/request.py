@@ -146,7 +146,7 @@ def _decoder_state(model: DecoderModel, state: ModelState | Seq2SeqState | None,
 
 def check_source(state: ModelState) -> None:
     """Raise `ValueError` if the decoder of an encoder-decoder has not read a source in every row."""
-    source = state.layers[0].source
+    source = next((layer.source for layer in state.layers), ())
     if not isinstance(source, SourceCache):
         return
     missing = np.flatnonzero(~np.asarray(source.valid).any(axis=1)).tolist()

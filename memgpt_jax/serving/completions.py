@@ -35,7 +35,7 @@ async def completions(body: Completion, http: Request) -> Response | dict[str, A
     service.check_model(body.model)
     if body.prompt == []:
         raise ApiError("prompt is an empty list", param="prompt", code="invalid_value")
-    prompts = service.prompts_of(body.prompt, is_new=body.session is None)
+    prompts = await asyncio.to_thread(service.prompts_of, body.prompt, is_new=body.session is None)
     best_of = body.n if body.best_of is None else body.best_of
     engine = service.engine_or_refuse()
     most, most_tokens = min(MOST_CHOICES, engine.most_answers), engine.settings.queue_tokens
@@ -76,7 +76,7 @@ async def chat_completions(body: ChatCompletion, http: Request) -> Response | di
         ]
     )
     entry = None if body.session is None else await entry_of(body.session, http)
-    start_id, parts = service.chat_parts(messages_of(body.messages), entry)
+    start_id, parts = await asyncio.to_thread(service.chat_parts, messages_of(body.messages), entry)
     limit = body.max_completion_tokens or body.max_tokens or service.settings.default_new_tokens
     request = service.request(
         body,

@@ -12,8 +12,9 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from memgpt_jax.generation.document import from_bytes, to_bytes
+from memgpt_jax.generation.document import Document, from_bytes, to_bytes
 from memgpt_jax.serving.completions import entry_of, service_of
+from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.protocol import Feed, Generation
 from memgpt_jax.serving.runs import Run
@@ -62,7 +63,7 @@ async def delete(id: str, http: Request) -> dict[str, Any]:
 async def export(id: str, http: Request) -> Response:
     """The document as a file, which `Session.load` and `/v1/sessions/import` read."""
     engine, entry = service_of(http)[0].engine_or_refuse(), await entry_of(id, http)
-    content = to_bytes(entry.document, engine.config, engine.tokenizer)
+    content = await asyncio.to_thread(to_bytes, entry.document, engine.config, engine.tokenizer)
     headers = {"Content-Disposition": f'attachment; filename="{entry.id}.safetensors"'}
     return Response(content, media_type="application/octet-stream", headers=headers)
 
@@ -72,16 +73,22 @@ async def bring(http: Request) -> dict[str, Any]:
     """A document from the content of a file, under a new id."""
     service, owner = service_of(http)
     engine = service.engine_or_refuse()
-    document, _ = from_bytes(await http.body(), engine.config, engine.tokenizer, "the file")
+    document = await asyncio.to_thread(_document_of, await http.body(), engine)
+    return shown(await service.keep(document, owner, None), http)
+
+
+def _document_of(content: bytes, engine: Engine) -> Document:
+    """The document in the content of a file. Raises `ValueError` or `ApiError` if it is not valid."""
+    document, _ = from_bytes(content, engine.config, engine.tokenizer, "the file")
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(document.state) if _is_float(leaf)):
         raise ApiError("the state holds values that are not finite", code="invalid_value")
-    return shown(await service.keep(document, owner, None), http)
+    return document
 
 
 async def _fed(entry: Entry | None, body: Feed, http: Request) -> dict[str, Any]:
     service, owner = service_of(http)
     service.check_model(body.model)
-    ids = service.encode(body.text)
+    ids = await asyncio.to_thread(service.encode, body.text)
     if not ids:  # nothing to read
         document = service.engine_or_refuse().new_document() if entry is None else entry.document
         return shown(await service.keep(document, owner, entry), http)

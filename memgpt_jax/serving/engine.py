@@ -116,6 +116,7 @@ class Engine:
             if is_full or (tokens > self.settings.queue_tokens and self._queued_tokens > 0):
                 raise BusyError(max(1.0, self._seconds * self._queued_answers / self.settings.slots))
             self._refuse_after_failure()
+            self._note_begin()
             self._queued_answers, self._queued_tokens = answers, tokens
             self._commands.put(request)
 
@@ -128,8 +129,14 @@ class Engine:
         future: Future = Future()
         with self._lock:
             self._refuse_after_failure()
+            self._note_begin()
             self._commands.put(Work(pieces, future))
         return future
+
+    def _note_begin(self) -> None:
+        """Count the time without a step, which the watchdog limits, from now on, if there has been nothing to do."""
+        if not self.has_work:
+            self.last_step = time.monotonic()
 
     def _refuse_after_failure(self) -> None:
         if self.failure is not None:

@@ -1,5 +1,6 @@
 """`/inspect`: the page that looks into a memory, and what it asks."""
 
+import asyncio
 from collections.abc import Generator
 from typing import Any
 
@@ -41,13 +42,13 @@ async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
     service, owner = service_of(http)
     engine, entry = service.engine_or_refuse(), None if body.session is None else await entry_of(body.session, http)
     document = engine.new_document() if entry is None else entry.document
-    ids = [*document.unread, *service.encode(body.text)]
+    ids = [*document.unread, *await asyncio.to_thread(service.encode, body.text)]
     if not 1 < len(ids) <= MOST_TOKENS:
         raise ApiError(f"the text may have 1 to {MOST_TOKENS} tokens", param="text", code="invalid_value")
     found, after = await service.call_in_pieces(_traced(engine, document, ids))
     entry = await service.keep(after, owner, entry)
     http.state.root = entry.root
-    return {"object": "trace", "session": entry.id, "trace": found.encoded()}
+    return {"object": "trace", "session": entry.id, "trace": await asyncio.to_thread(found.encoded)}
 
 
 @router.post("/v1/inspect/next")

@@ -1,6 +1,7 @@
 """Immutable objects by name, in a folder of this machine or in a bucket."""
 
 import contextlib
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ class Objects:
         except (ImportError, ValueError) as error:
             raise ValueError(f"{address} cannot be reached: {error}") from None
         self._is_local = isinstance(self._files, LocalFileSystem)
-        self.write("probe", b"")
-        self.delete("probe")
+        probe = f"probe-{uuid.uuid4().hex}"  # several servers may begin at once
+        self.write(probe, b"")
+        self.delete(probe)
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object; parts of the name are separated by /. Raises `OSError`."""

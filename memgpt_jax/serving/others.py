@@ -1,5 +1,6 @@
 """Models, embeddings, tokens, pipelines, health and measurements."""
 
+import asyncio
 import base64
 import math
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ async def embeddings(body: Embedding, http: Request) -> dict[str, Any]:
     """Vectors of texts: the mean of the last hidden states, of length 1."""
     service, _ = service_of(http)
     service.check_model(body.model)
-    engine, prompts = service.engine_or_refuse(), service.prompts_of(body.input)
+    engine, prompts = service.engine_or_refuse(), await asyncio.to_thread(service.prompts_of, body.input)
     if len(prompts) > MOST_EMBEDDINGS or body.input == []:
         raise ApiError(f"input must hold 1 to {MOST_EMBEDDINGS} texts", param="input", code="invalid_value")
     width, tokens = engine.config.d_model, sum(map(len, prompts))
@@ -77,10 +78,10 @@ async def tokenize(body: Tokenize, http: Request) -> dict[str, Any]:
     service, _ = service_of(http)
     service.check_model(body.model)
     if body.messages is not None:
-        _, parts = service.chat_parts(messages_of(body.messages), None)
+        _, parts = await asyncio.to_thread(service.chat_parts, messages_of(body.messages), None)
         ids = [token for part in parts for token in part]
     else:
-        ids = service.encode(body.prompt or "")
+        ids = await asyncio.to_thread(service.encode, body.prompt or "")
     return {"tokens": ids, "count": len(ids), "max_model_len": service.settings.max_prompt_tokens}
 
 

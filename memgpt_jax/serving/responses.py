@@ -138,10 +138,12 @@ async def _prompt(
                 (body.instructions is None, "instructions", f"{NO_TEMPLATE}: no instructions"),
             ]
         )
-        return entry, None, [service.encode(message.text) for message in messages], items
+        texts = [message.text for message in messages]
+        return entry, None, await asyncio.to_thread(lambda: [service.encode(text) for text in texts]), items
     if body.instructions is not None and entry is None:
         messages = [Message("system", body.instructions), *messages]
-    return entry, *service.chat_parts(messages, entry), items
+    start_id, parts = await asyncio.to_thread(service.chat_parts, messages, entry)
+    return entry, start_id, parts, items
 
 
 def _item(message: Message) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class ServerSettings(EngineSettings):
     session_mb: int = 1024
     """Memory in MiB for documents; the least recently used ones leave it first."""
     session_hours: float = 24.0
-    """Time after which an unused document is removed."""
+    """Hours after which a document is removed: from memory since its last use, from `sessions` since it was written."""
     keys: tuple[str, ...] = ()
     """API keys; each sees its own documents alone. (): no key is asked for."""
     template: str | None = None

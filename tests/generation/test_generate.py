@@ -214,6 +214,12 @@ BAD = [
 ]
 
 
+def test_a_decoder_without_blocks_generates():
+    config = mg.ModelConfig(vocab_size=9, d_model=8, num_layers=0, num_heads=2)
+    found = generate(mg.MemGPT(config, rngs=nnx.Rngs(0)), [[1, 2]], max_new_tokens=2)
+    assert found.ids.shape == (1, 4) and found.ids[0, :2].tolist() == [1, 2]
+
+
 @pytest.mark.parametrize(("prompt", "options", "message"), BAD, ids=lambda x: x if isinstance(x, str) else "")
 def test_bad_input_is_refused_by_name(tiny, prompt, options, message):
     with pytest.raises(ValueError, match=message):

@@ -290,6 +290,13 @@ def test_work_of_others_is_done_between_the_steps(engine):
         answer.result()
 
 
+def test_the_first_work_after_an_idle_hour_is_no_hanging_engine(engine):
+    engine.last_step -= 3600
+    before = time.monotonic()
+    engine.call(lambda: None)  # whether or not the thread has begun with it
+    assert engine.last_step >= before and not hangs(engine, 60)
+
+
 def test_a_long_call_is_no_hanging_engine(engine):
     assert not hangs(engine, 0.0)
     begun, ended = threading.Event(), threading.Event()
