@@ -447,6 +447,12 @@ class XLNetConfig(StackConfig):
             f"memory={type(self.memory).__name__} cannot be used in XLNet, where all tokens read at once: each of its "
             "reads depends on the read of the token before; choose a memory that is not token-recurrent",
         )
+        for name, value in (("visibility", "token"), ("evict", "least_read")):
+            check(
+                getattr(self.memory, name, None) != value,
+                f"memory.{name}={value!r} cannot be used in XLNet, where all tokens read the memory as it was before "
+                "their call, and none reads its own segment",
+            )
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -94,16 +94,16 @@ def source_weights(
     rows = [row_of_ids(decoder.config, "ids", row) for row in rows]
     _check_state(state, knowledge)
     column = {source: place for place, source in enumerate(knowledge.texts)}
+    places = [np.array([column[source] for source in layer.source.tolist()], np.int64) for layer in knowledge.layers]
     found = np.zeros((len(rows), len(column)), np.float32)
     for first in range(0, len(rows), number):
         group = rows[first : first + number]
         after = fork(state, min(number, power_of_two(len(group))))
         for _, tokens, valid in segment_calls(decoder.config, after, group):
             reads, after = _entry_weights(decoder.config, decoder.params, tokens, valid, after)
-            for weights, layer in zip(jax.device_get(reads), knowledge.layers, strict=True):
-                places = np.array([column[int(source)] for source in layer.source], np.int64)
+            for weights, texts in zip(jax.device_get(reads), places, strict=True):
                 for row in range(len(group)):
-                    found[first + row] += np.bincount(places, weights[row, : len(places)], len(column))
+                    found[first + row] += np.bincount(texts, weights[row, : len(texts)], len(column))
     lengths = np.array([len(row) for row in rows])
     return found / (lengths[:, None] * len(knowledge.layers))
 

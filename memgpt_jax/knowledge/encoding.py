@@ -187,8 +187,7 @@ def _read_segment(
     model = models.from_params(config, params)
     _, state, _ = model.hidden(tokens, state, valid=valid)
     memory = instance_of(config.memory, KVMemoryConfig, "model.memory")
-    number = config.segment_length if memory.select == "all" else memory.select_size
-    found = []
+    number, found = _written(config, memory), []
     for block, layer in zip(model.blocks, state.layers, strict=True):
         if layer.stream:
             stream, place = layer.stream, jnp.arange(config.segment_length)[None, :]

@@ -197,11 +197,6 @@ class RecurrentMemory(Memory[RecurrentT]):
         """The read of one token of each row, and the slots after its write."""
         raise NotImplementedError
 
-    def step(self, interface: Interface, slots: State) -> tuple[Float32[Array, "B R W"], State]:
-        """The reads of one token of each row, and the slots after its write."""
-        addressed = self.address(interface, slots)
-        return _reads(addressed), addressed.slots
-
     def init_state(self, batch_size: int) -> RecurrentState:
         config, controller = self.config, None
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from memgpt_jax.config.checks import check
 from memgpt_jax.memory.base import Explanation, Memory, Origins
 from memgpt_jax.memory.streaming import explain
 from memgpt_jax.models.attention import CallInputs, SelfAttention, call_inputs
@@ -98,7 +99,11 @@ class CallTrace(NamedTuple):
 
 
 def trace_call(model: MemGPT, tokens: Tokens, state: ModelState, valid: Flags) -> CallTrace:
-    """Run a decoder, and keep what its memories do. Arguments as in `entry_reads`."""
+    """Run a decoder, and keep what its memories do. Arguments as in `entry_reads`.
+
+    Raises `ValueError` if the decoder reads raw features.
+    """
+    check(model.features is None, "the memory of a decoder that reads raw features cannot be traced")
     reset = jnp.zeros(tokens.shape, bool)
     positions = document_positions(state.position, reset)
     inputs = call_inputs(reset, valid, positions=positions, distance_bias=model.distance_bias())

@@ -58,11 +58,12 @@ def _graph(config: BaseModelConfig) -> nnx.GraphDef:
 
 def to_params(model: nnx.Module) -> Params:
     """The parameters of a module as nested dictionaries; the keys of a list are "0", "1", ..."""
-    return _with_string_keys(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    return with_string_keys(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
 
-def _with_string_keys(tree: Any) -> Any:
-    return {str(key): _with_string_keys(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+def with_string_keys(tree: Any) -> Any:
+    """Nested dictionaries with string keys, as in a model's parameters."""
+    return {str(key): with_string_keys(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 def from_params(config: BaseModelConfig, params: Params) -> Any:

@@ -2,7 +2,7 @@
 
 A pool is a monoid. Each token gives an element, and elements combine associatively, so that a call of L tokens is a
 parallel scan, and the element after it is a state of fixed size: a document of any length is pooled in constant memory,
-and any division into calls gives the same vectors, up to rounding.
+and any division into calls gives the same vectors, up to rounding. Counts are exact for 2^24 tokens of a document.
 """
 
 from collections.abc import Callable

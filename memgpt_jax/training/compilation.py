@@ -69,7 +69,7 @@ def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax
         def step(memory, batch):
             found, options = read(params, memory, batch)
             if training.carry_state:  # the compiler merges this with what `read` computes
-                _, memory = models.functional(model).score(params, targets=batch.targets, **options)
+                _, memory = models.functional(model).apply(params, **options)
             return memory, found
 
         _, found = jax.lax.scan(step, memory, batches)

@@ -22,7 +22,8 @@ from jax.typing import ArrayLike
 
 from memgpt_jax.config.experiment import OptimizerConfig
 from memgpt_jax.config.model import BaseModelConfig
-from memgpt_jax.models.model_functions import abstract_model
+from memgpt_jax.models.model_functions import abstract_model, with_string_keys
+from memgpt_jax.ops.trees import named_leaves, path_name
 
 FLAX_LAYERS = {
     (nnx.Linear, nnx.LinearGeneral, nnx.Einsum, nnx.Conv, nnx.ConvTranspose): ("kernel",),
@@ -70,14 +71,9 @@ def groups_of(module: nnx.Module) -> Groups:
         gate = any(path[:length] in gates for length in range(1, len(path) + 1))
         return Group(gate=gate, decay=path in decayed and not gate)
 
-    params = flatten_dict(_named(nnx.to_pure_dict(nnx.state(module, nnx.Param))))
+    params = flatten_dict(with_string_keys(nnx.to_pure_dict(nnx.state(module, nnx.Param))))
     found = {path: group(path) for path in params}
     return Groups(*(unflatten_dict({path: group[i] for path, group in found.items()}) for i in range(2)))
-
-
-def _named(tree: Any) -> Any:
-    """Nested dictionaries with string keys, as in a model's parameters."""
-    return {str(key): _named(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> Callable[[ArrayLike], jax.Array]:
@@ -131,7 +127,7 @@ def _multiplied(config: OptimizerConfig, updates: Any) -> Any:
     """The updates times their factors of `lr_multipliers`."""
 
     def factor(path):
-        name = "/".join(path_names(path))
+        name = path_name(path)
         return next((factor for pattern, factor in config.factors if re.search(pattern, name)), 1.0)
 
     return jax.tree.map_with_path(lambda path, update: update * factor(path), updates)
@@ -179,7 +175,7 @@ def _stacks(tree: Any) -> dict[tuple[str, ...], list[int]]:
     """The arrays in the state of `stacked`, by path: the places of their members in `jax.tree.leaves`."""
     found: dict[tuple, _Stack] = {}
     for place, (path, leaf) in enumerate(jax.tree.leaves_with_path(tree)):
-        names = path_names(path)
+        names = tuple(path_name(path).split("/"))
         small = leaf.size * leaf.dtype.itemsize <= STACKED_BYTES
         alike = (*("*" if name.isdigit() else name for name in names), leaf.shape, leaf.dtype) if small else names
         found.setdefault(alike, _Stack(names, [])).members.append(place)
@@ -207,9 +203,4 @@ def check_patterns(config: OptimizerConfig, params: Any) -> None:
 
 def parameter_names(params: Any) -> list[str]:
     """The path of every array, such as "blocks/0/memory_layer/fusion/gate/bias", in the order of `jax.tree.leaves`."""
-    return ["/".join(path_names(path)) for path, _ in jax.tree.leaves_with_path(params)]
-
-
-def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """The names along one path of a tree."""
-    return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
+    return list(named_leaves(params))

@@ -102,7 +102,9 @@ def train_step(
 
     params, opt_state, memory, totals = jax.lax.cond(good, update, skip)
 
-    logged = state.step % training.log_every == 0
+    every = config.evaluation.every
+    logged = state.step % training.log_every == 0  # also after steps that are evaluated
+    logged = logged if every is None else logged | (state.step % every == 0)
     totals = jax.tree.map(lambda past, now: jnp.where(logged, now, past + now), state.totals, totals)
     skipped = state.skipped + (~good).astype(jnp.int32)
     skipped_in_a_row = jnp.where(good, 0, state.skipped_in_a_row + 1)

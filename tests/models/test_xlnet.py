@@ -27,7 +27,7 @@ KV = KVMemoryConfig(memory_size=12, num_heads=2, head_dim=4)
 PARALLEL = {n: entry.config for n, entry in MEMORIES.items() if not issubclass(entry.config, RecurrentMemoryConfig)}
 QUICK = ("kv",)
 """One mechanism with entries and one without; the others are slow."""
-ALONE = {"visibility": "token", "evict": "least_read", "initial_entries": 2}
+ALONE = {"evict": "lowest_gate", "initial_entries": 2}
 
 
 def tiny(memory=KV, **changes):

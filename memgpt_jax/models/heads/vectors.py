@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.heads import HeadConfig, StreamHeadConfig
 from memgpt_jax.config.model import StackConfig
+from memgpt_jax.models.arguments import check_numbers
 from memgpt_jax.models.heads.streams import StreamHead
 from memgpt_jax.ops import Scores
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int, Tokens
@@ -54,11 +54,7 @@ class VectorHead(StreamHead):
 
     def check_targets(self, targets: Any, tokens: Tokens) -> Array:
         """The targets as int32. Raises `ValueError` unless they are integers [B, L]."""
-        is_array = isinstance(targets, np.ndarray | jax.Array)
-        got = f"{targets.dtype}{list(targets.shape)}" if is_array else f"a {type(targets).__name__}"
-        fits = is_array and targets.shape == tokens.shape and jnp.issubdtype(targets.dtype, jnp.integer)
-        check(fits, f"targets['pairs'] must be integers{list(tokens.shape)} like tokens, got {got}")
-        return jnp.asarray(targets, jnp.int32)
+        return check_numbers("targets['pairs']", targets, tokens.shape)
 
     def score(
         self,
