@@ -17,6 +17,7 @@ from memgpt_jax.models.heads.labels import chain_of
 from memgpt_jax.ops.crf import Chain, marginals
 from memgpt_jax.pipelines import PIPELINES
 from memgpt_jax.studies import entry
+from memgpt_jax.training.start import Hooks, prepare
 from tests.laws.models import random_params
 from tests.pipelines.resuming import check_resuming
 
@@ -428,6 +429,22 @@ def test_arguments_of_finetune_that_are_refused(tmp_path, options, message):
     arguments = {"train": REVIEWS, "tokenizer": ByteTokenizer(), "workdir": tmp_path} | OPTIONS | options
     with pytest.raises((ValueError, mg.RunError), match=message):
         mg.finetune(base("decoder"), mg.LabelledTextConfig(), **arguments)
+
+
+def test_a_start_from_a_model_with_a_head_keeps_its_labels_and_reads_texts_as_the_data_say(reviews, tmp_path):
+    def start(rows, **changes):
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        data = mg.LabelledTextConfig(train=str(tmp_path / "rows.jsonl"), tokenizer="pretrained", max_length=48)
+        return dataclasses.replace(reviews.config, data=data, pretrained=str(reviews.workdir), **changes)
+
+    head = prepare(start(REVIEWS), Hooks(None, None)).config.model.head
+    assert head.output_names == ("bad", "good") and head.max_length == 48 and reviews.config.data.max_length != 48
+    renamed = [row | {"label": row["label"].upper()} for row in REVIEWS]
+    with pytest.raises(mg.RunError, match=r"output_names=\('bad', 'good'\), and the data need \('BAD', 'GOOD'\)"):
+        prepare(start(renamed), Hooks(None, None))
+    model = dataclasses.replace(reviews.config.model, head=mg.FusionHeadConfig())
+    with pytest.raises(mg.RunError, match=r"has a LabelHeadConfig, but model\.head is a FusionHeadConfig"):
+        prepare(start(REVIEWS, model=model), Hooks(None, None))
 
 
 @pytest.mark.slow
