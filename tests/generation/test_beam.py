@@ -130,6 +130,7 @@ def test_rows_are_searched_independently(model):
         np.testing.assert_array_equal(together[2 * i : 2 * i + 2, : alone.shape[1]], alone)
 
 
+@pytest.mark.slow
 def test_repetition_penalty_acts_in_the_search(model):
     answer = generate(model, [[0]], max_new_tokens=3, num_beams=2, repetition_penalty=1e6).ids[0].tolist()
     assert sorted(answer) == [0, 1, 2, 3]

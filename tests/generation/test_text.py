@@ -24,6 +24,7 @@ def test_a_text_begins_a_document_and_comes_back_with_its_answer(tiny):
     assert whole.removeprefix(text.removeprefix("hällo")) in ("", *("\N{REPLACEMENT CHARACTER}" * n for n in (1, 2, 3)))
 
 
+@pytest.mark.slow
 def test_several_texts_and_answers(tiny):
     prompts = ["one", "three"]
     texts = generate(tiny.model, prompts, num_return_sequences=2, **OPTIONS).texts

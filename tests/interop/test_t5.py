@@ -105,6 +105,7 @@ def test_changes_affect_both_stacks_and_survive_saving(folders, tmp_path):
     assert mg.from_pretrained(tmp_path).config == model.config
 
 
+@pytest.mark.slow
 def test_a_memory_for_the_decoder_changes_nothing_until_it_is_trained(folders, tmp_path):
     model = mg.from_pretrained(folders["t5"])
     memory = mg.KVMemoryConfig(memory_size=5, head_dim=4)

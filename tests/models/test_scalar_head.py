@@ -63,6 +63,7 @@ def test_outputs_are_standardised_numbers_times_std_plus_mean_in_any_cut(tokens)
     np.testing.assert_allclose(np.concatenate(parts, axis=1), other, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_score_of_the_model_is_that_of_its_outputs(tokens):
     model = model_of(mean=3.0, std=1.5, loss="mae")
     params = random_params(model.config)

@@ -115,6 +115,7 @@ def test_a_shorter_source_needs_no_padding(config):
     assert difference(one, other) < 1e-5
 
 
+@pytest.mark.slow
 @each
 def test_training_on_padded_sources_is_training_on_shorter_ones(config):
     source, _, tokens = inputs(config)

@@ -81,6 +81,7 @@ def test_the_pipeline_has_the_results_of_transformers(reviews):
     assert named("a slow film 5") == classify("a slow film 5")
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_calls_rows_and_chunks(reviews):
     texts = ["a dull film 1" + " and then some more" * number for number in range(5)]
     classify = mg.pipeline(reviews.workdir)

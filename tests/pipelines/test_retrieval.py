@@ -85,6 +85,7 @@ def test_a_resumed_run_is_the_same_bitwise(found, tmp_path):
     check_resuming(found, tmp_path)
 
 
+@pytest.mark.slow
 def test_vectors_do_not_depend_on_the_division_into_calls():
     memory = mg.KVMemoryConfig(memory_size=8, head_dim=8)
     config = mg.HeadedConfig(

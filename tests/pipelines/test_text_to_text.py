@@ -64,6 +64,7 @@ def test_a_pipeline_writes_what_was_learned(learned):
         translate("abc", max_new_tokens=0)
 
 
+@pytest.mark.slow
 def test_texts_are_translated_there_and_back(learned):
     translate = mg.pipeline(learned.workdir)
 
@@ -81,6 +82,7 @@ def test_batches_and_beams(learned):
     assert summarize(words) == summarize(words, num_beams=3) == [{"summary_text": word[::-1]} for word in words]
 
 
+@pytest.mark.slow
 def test_greedy_texts_are_the_argmax_of_teacher_forcing(learned):
     """Also of an untrained word: the decoder reads its own answer, and each token of it has the highest logit."""
     pipeline, model = mg.pipeline(learned.workdir), mg.functional(learned.config.model)

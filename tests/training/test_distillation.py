@@ -138,6 +138,7 @@ def test_the_loss_on_attention_is_that_of_the_last_layer(make_config, teacher, s
     assert expected > 0.01 and float(totals.distillation) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_teacher_has_nothing_to_teach_itself(make_config, teacher):
     config, loss_fn = prepared(taught(make_config(), teacher(), weight=1.0, attention_weight=1.0))
     (params,) = loss_fn.args[0]

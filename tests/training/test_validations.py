@@ -108,20 +108,6 @@ def test_a_run_that_is_killed_at_the_evaluation_that_stops_it_ends_as_if_it_was_
     assert train(longer, tmp_path / "extended", extend=True, print_progress=False)["step"] == 12
 
 
-def test_a_record_is_the_mean_of_the_steps_since_the_record_before(tmp_path):
-    """Also where an evaluation comes between two logged steps."""
-
-    def losses(name, log_every):
-        config = validated(tmp_path, {"steps": 8, "checkpoint_every": 2, "log_every": log_every}, max_documents=1)
-        train(dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, every=6)), tmp_path / name)
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        return {record["step"]: record["loss"] for record in map(json.loads, lines) if "loss" in record}
-
-    each, found = losses("each", 1), losses("found", 4)
-    for step, steps in ((4, (1, 2, 3, 4)), (6, (5, 6)), (8, (7, 8))):
-        assert found[step] == pytest.approx(np.mean([each[number] for number in steps]), rel=1e-5)
-
-
 def test_evaluations_by_other_settings_are_not_compared(tmp_path, validated_by):
     config = validated(tmp_path, {"steps": 12, "checkpoint_every": 4, "log_every": 4}, metric="loss")
     validated_by(2.0, KeyboardInterrupt())
