@@ -3,6 +3,8 @@
 import difflib
 from pathlib import Path
 
+from memgpt_jax.config.checks import check
+
 PATTERNS = (
     "config.json",
     "generation_config.json",
@@ -27,13 +29,14 @@ def find(source: str | Path, revision: str | None = None) -> Path:
     """The folder or GGUF file of a path, or the local copy of a model on the Hub, which is downloaded if missing.
 
     A source that looks like a mistyped path is not looked up on the Hub, unless a `revision` is given.
+    GGUF files are downloaded where there are no other weights, and then there must be one.
 
     Args:
         source: a path, or the name of a model such as "HuggingFaceTB/SmolLM2-135M".
         revision: branch, tag or commit of a model on the Hub.
 
     Raises:
-        ValueError: neither exists, or the Hub cannot be reached.
+        ValueError: neither exists, the Hub cannot be reached, or the model has several GGUF files and no other weights.
     """
     try:
         path = Path(source).expanduser()
@@ -48,11 +51,25 @@ def find(source: str | Path, revision: str | None = None) -> Path:
             f"there is no {path}{_suggestion(path)}. The Hub was not queried, as it looks like a path; for a model on "
             'the Hub, also give revision="main", or change the working directory'
         )
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        options = {"allow_patterns": list(PATTERNS), "ignore_patterns": list(NOT_FETCHED), "etag_timeout": 1}
+        files = [
+            file.rfilename for file in HfApi().model_info(str(source), revision=revision, timeout=1).siblings or ()
+        ]
+    except Exception:  # of any of its libraries: what is wrong is said below, and a model in the cache is read
+        files = []
+    has_weights = any(name.endswith(".safetensors") for name in files)
+    of_gguf = [name for name in files if name.endswith(".gguf") and "/" not in name]
+    check(
+        has_weights or len(of_gguf) <= 1,
+        f"{source} has several .gguf files, and none was downloaded: {', '.join(of_gguf)}; download one of them and "
+        "give its path",
+    )
+    try:
+        ignored = [*NOT_FETCHED, *(["*.gguf"] if has_weights else [])]
+        options = {"allow_patterns": list(PATTERNS), "ignore_patterns": ignored, "etag_timeout": 1}
         return Path(snapshot_download(str(source), revision=revision, **options))
     except HFValidationError as error:
         raise ValueError(f"there is no folder {path}, and names on the Hub are owner/model: {error}") from None

@@ -101,7 +101,8 @@ def recorded(folder: Path) -> dict[str, str]:
 
 def _files(folder: Path) -> list[str]:
     paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in paths if path not in (SUMS, f"{SUMS}.partial"))
+    unfinished = re.compile(rf"{SUMS}\.\w+\.partial")
+    return sorted(path for path in paths if path != SUMS and not unfinished.fullmatch(path))
 
 
 def _digest(path: Path) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ NEW = ".new-"
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name, then rename it.
+    """Write a file under a temporary name of its own, `.partial` at the end, then rename it.
 
     Args:
         path: the file.
@@ -20,7 +21,7 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
     Raises `OSError` if the file cannot be written; the old file is then unchanged.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
         os.replace(partial, path)
@@ -56,6 +57,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
                 old.rename(folder)
             raise
         shutil.rmtree(old, ignore_errors=True)
+
+
+def readable_folder(folder: Path) -> Path:
+    """The folder, or the old one between the two renamings of a replacement; nothing is changed."""
+    return folder if folder.exists() or not _old(folder).is_dir() else _old(folder)
 
 
 def recover_folder(folder: Path) -> None:

@@ -20,8 +20,8 @@ def _never(name: str) -> bool:
 def replacing_files(folder: Path, is_stale: Callable[[str], bool] = _never) -> Iterator[Path]:
     """Context manager that yields a new folder, whose files replace files of the same name when the block ends.
 
-    The checksums of the new files are recorded. Nothing in `folder` changes before all new files are written. If the
-    process is killed between two replacements, the files do not match the old checksums, so `verify` fails.
+    The checksums of the new files are recorded. Nothing in `folder` changes before all new files are written. The
+    checksums are replaced first: if the process is killed before the last replacement, `verify` fails.
 
     Args:
         folder: the target folder, created if missing; its other files are kept.
@@ -38,11 +38,11 @@ def replacing_files(folder: Path, is_stale: Callable[[str], bool] = _never) -> I
         new = sorted(path.name for path in partial.iterdir() if path.name != checksums.SUMS)
         stale = {path.name for path in folder.iterdir() if path.is_file() and is_stale(path.name)} - {*new}
         _record(folder, partial, without=stale)
-        for name in new:
-            os.replace(partial / name, folder / name)
+        os.replace(partial / checksums.SUMS, folder / checksums.SUMS)
         for name in stale:
             (folder / name).unlink()
-        os.replace(partial / checksums.SUMS, folder / checksums.SUMS)
+        for name in new:
+            os.replace(partial / name, folder / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -47,7 +47,7 @@ def saved_config(
     """
     old = {} if origin is None else {name: value for name, value in origin.config.items() if name != OURS}
     plain = _architecture(config)
-    expressed = iter(()) if as_ours else _expressed(plain)
+    expressed = iter(()) if as_ours else _expressed(plain, old.get("model_type"))
     family, values = next(expressed, (None, {"model_type": OURS}))
     ids = {name: old[name] for name in TOKEN_IDS if old.get(name) is not None}
     for name, field in TOKEN_IDS.items():
@@ -73,9 +73,9 @@ def check_agreement(family: Family[Any], values: dict[str, Any], ours: BaseModel
         )
 
 
-def _expressed(plain: BaseModelConfig) -> Iterator[tuple[Family[Any], dict[str, Any]]]:
-    """Each (family that can express the model, its values of config.json)."""
-    for _, family in FAMILIES.values():
+def _expressed(plain: BaseModelConfig, first: str | None = None) -> Iterator[tuple[Family[Any], dict[str, Any]]]:
+    """Each (family that can express the model, its values of config.json). Args: first: the model type to try first."""
+    for _, family in sorted(FAMILIES.values(), key=lambda entry: first not in entry[1].architectures):
         values = family.to_hf(plain) if type(plain) is family.config_class else {}
         if values and _fits(family, values, plain):
             yield family, {"architectures": [family.architectures[values["model_type"]]]} | values

@@ -11,7 +11,7 @@ import numpy as np
 from memgpt_jax.config.checks import check
 from memgpt_jax.files import checksums
 from memgpt_jax.files.json_files import read_json
-from memgpt_jax.files.replacement import recover_folder, replacing_folder
+from memgpt_jax.files.replacement import readable_folder, recover_folder, replacing_folder
 from memgpt_jax.generation.request import GenerativeModel, decoder_of
 from memgpt_jax.knowledge.entries import Knowledge, LayerEntries, sha256_of
 
@@ -91,8 +91,7 @@ def load(path: str | Path, model: GenerativeModel) -> Knowledge:
         ValueError: there is no knowledge, or other parameters encoded it.
         DamagedError: a `ValueError`: a file differs from its recorded checksum.
     """
-    folder = Path(path).expanduser().absolute()
-    recover_folder(folder)
+    folder = readable_folder(Path(path).expanduser().absolute())
     check((folder / FILE).is_file(), f"there is no knowledge in {folder}")
     checksums.verify(folder)
     values = read_json(folder / FILE)

@@ -34,10 +34,9 @@ def join_processes(
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"the other processes were not found ({error}); outside of TPU pods, Slurm and Open MPI, give coordinator, "
-            "num_processes and process_id"
-        ) from error
+        others = "outside of TPU pods, Slurm and Open MPI, give coordinator, num_processes and process_id"
+        hint = "" if all(given) else f"; {others}"
+        raise ValueError(f"the processes could not be joined ({error}){hint}") from error
 
 
 def is_main() -> bool:

@@ -17,7 +17,7 @@ from memgpt_jax.ops.mesh import HEADS, ROWS
 from memgpt_jax.ops.trees import path_name
 
 PARAMETERS = (
-    (r"(^|/)output/kernel$", PartitionSpec(HEADS, "fsdp")),  # its input is split over heads or hidden channels
+    (r"(^|/)output/kernel$", PartitionSpec(HEADS, "fsdp")),  # split over heads, or hidden or model channels
     (r"relative_embedding$", PartitionSpec(None, HEADS)),
     (r"embedding$", PartitionSpec(HEADS, "fsdp")),
     (r"kernel$", PartitionSpec("fsdp", HEADS)),

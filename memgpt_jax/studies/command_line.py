@@ -8,6 +8,7 @@ that the old and the new one share keep their values.
 """
 
 import contextlib
+import copy
 import dataclasses
 import difflib
 import importlib.util
@@ -214,9 +215,16 @@ def choose_implementations(config: ExperimentConfig, words: list[str]) -> tuple[
         assert config_class is not None  # a mechanism or an objective has one
         names = {item.name for item in dataclasses.fields(config_class)}
         new = config_class(**{key: value for key, value in vars(old).items() if key in names})
-        parts[part] = dataclasses.replace(parts[part], **{field: new})
+        parts[part] = _unchecked(parts[part], field, new)  # other words may make it valid; tyro builds it anew
     data = parts.pop("data")
     return dataclasses.replace(config, model=config.model.with_stacks(parts), data=data), rest
+
+
+def _unchecked(config: Any, field: str, value: Any) -> Any:
+    """A copy of a configuration with another value of a field, without its checks."""
+    changed = copy.copy(config)
+    object.__setattr__(changed, field, value)
+    return changed
 
 
 def spell_out(arguments: type, words: list[str]) -> list[str]:

@@ -165,8 +165,13 @@ def best_params(workdir: Path, params: Any) -> Any:
     if not read_validations(workdir):
         return params
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params)
+
+    def read(step: int) -> Any:
+        checkpoints.verify(step)
+        return checkpoints.read(step, {"params": shapes})["params"]
+
     with Checkpoints(workdir / BEST, read_only=True) as checkpoints:
-        return checkpoints.first_good(lambda step: checkpoints.read(step, {"params": shapes})["params"])
+        return checkpoints.first_good(read)
 
 
 class RunFiles(NamedTuple):

@@ -1,5 +1,7 @@
 """Sources of pretrained models: paths, mistyped paths, and names on the Hub."""
 
+from types import SimpleNamespace
+
 import huggingface_hub
 import pytest
 
@@ -18,7 +20,19 @@ def asked(tmp_path, monkeypatch):
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
     return names
+
+
+def unreachable(api, name, **options):
+    raise ConnectionError("no network")
+
+
+def holding(*files):
+    def model_info(api, name, **options):
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in files])
+
+    return model_info
 
 
 @pytest.mark.parametrize(
@@ -52,6 +66,21 @@ def test_other_names_are_looked_up(source, revision, asked):
     ((name, options),) = asked
     assert name == source and options["revision"] == revision
     assert {"generation_config.json", "adapter_config.json", "special_tokens_map.json"} <= {*options["allow_patterns"]}
+
+
+def test_of_several_gguf_files_none_is_downloaded(asked, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", holding("config.json", "a-Q4_1.gguf", "a-Q8_0.gguf"))
+    with pytest.raises(ValueError, match=r"several \.gguf files, and none was downloaded: a-Q4_1\.gguf, a-Q8_0\.gguf"):
+        hub.find("owner/model")
+    assert not asked
+    for files, ignored in (
+        (("config.json", "model.safetensors", "a.gguf", "b.gguf"), True),
+        (("a.gguf",), False),
+        (("a.gguf", "other/b.gguf"), False),
+    ):
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", holding(*files))
+        hub.find("owner/model")
+        assert ("*.gguf" in asked.pop()[1]["ignore_patterns"]) == ignored
 
 
 def test_an_existing_path_is_returned(asked, tmp_path):

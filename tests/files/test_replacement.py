@@ -2,13 +2,14 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from memgpt_jax.files.checksums import DamagedError, record_all, verify
-from memgpt_jax.files.replacement import recover_folder, replace_file, replacing_folder
+from memgpt_jax.files.replacement import readable_folder, recover_folder, replace_file, replacing_folder
 from memgpt_jax.files.saved_files import replacing_files
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -125,12 +126,18 @@ def test_files_are_unchanged_if_writing_fails(saved):
     assert contents(saved) == before and not (saved / ".saving").exists()
 
 
-def test_a_mixture_of_two_saves_is_detected(saved, monkeypatch):
-    """The process is killed between the replacements of two files: the checksums are still those of the old files."""
+@pytest.mark.parametrize("has_sums", [True, False])
+@pytest.mark.parametrize("before", ["one", "two"])
+def test_a_mixture_of_two_saves_is_detected(saved, monkeypatch, before, has_sums):
+    """The process is killed before the replacement of a file: the checksums are those of the new files."""
     replace = os.replace
+    (saved / "two").write_text("old")
+    record_all(saved)
+    if not has_sums:  # as a folder of another library
+        (saved / "SHA256SUMS").unlink()
 
     def killed(source, target):
-        if Path(target) == saved / "two":
+        if Path(target) == saved / before:
             raise KeyboardInterrupt
         replace(source, target)
 
@@ -138,5 +145,27 @@ def test_a_mixture_of_two_saves_is_detected(saved, monkeypatch):
     with pytest.raises(KeyboardInterrupt), replacing_files(saved) as new:
         (new / "one").write_text("new")
         (new / "two").write_text("new")
-    with pytest.raises(DamagedError, match="one differs from its checksum"):
+    with pytest.raises(DamagedError, match=f"{before} differs from its checksum"):
         verify(saved)
+
+
+def test_two_writers_of_a_file_leave_the_content_of_one(tmp_path):
+    contents = [bytes([number]) * 200_000 for number in range(4)]
+
+    def write(content):
+        for _ in range(25):
+            replace_file(tmp_path / "file", content)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, contents))
+    assert (tmp_path / "file").read_bytes() in contents and [*tmp_path.iterdir()] == [tmp_path / "file"]
+
+
+def test_a_reader_does_not_disturb_a_replacement(tmp_path):
+    folder = tmp_path / "k"
+    folder.mkdir()
+    assert readable_folder(folder) == folder
+    folder.rename(tmp_path / ".k.before")  # between the two renamings
+    assert readable_folder(folder) == tmp_path / ".k.before" and not folder.exists()
+    recover_folder(folder)
+    assert readable_folder(folder) == folder

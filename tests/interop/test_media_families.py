@@ -1,5 +1,6 @@
 """Pretrained models of pictures and sound, against what the transformers library computes."""
 
+import dataclasses
 import json
 import re
 
@@ -13,6 +14,7 @@ import memgpt_jax as mg
 from memgpt_jax import models
 from memgpt_jax.config.features import FRAMES
 from memgpt_jax.data import patches
+from memgpt_jax.interop.values import saved_config
 from tests.references import foreign_media as foreign
 
 CASES = list(foreign.CASES)
@@ -135,6 +137,14 @@ def test_a_saved_model_has_the_same_tensors_and_config(case, folders, tmp_path):
     shapes = {name: list(array.shape) for name, array in load_file(tmp_path / "model.safetensors").items()}
     stored = json.loads(foreign.STORED.read_text())[case]["shapes"]
     assert shapes == {name.removeprefix("vit."): stored[name] for name in stored if not HEAD.search(name)}
+
+
+def test_a_text_tower_with_another_activation_is_saved_as_one(folders):
+    model = mg.from_pretrained(folders["clip_text"])
+    config = dataclasses.replace(model.config, activation="gelu")
+    origin = dataclasses.replace(model.origin, config=dict(model.origin.config) | {"hidden_act": "gelu"})
+    assert saved_config(config, origin, None).values["model_type"] == "clip_text_model"
+    assert saved_config(config, None, None).values["model_type"] == "gpt2"  # the same function
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -74,6 +74,19 @@ def test_none_tuples_and_booleans():
     assert config.evaluation.max_documents is None
 
 
+def test_a_mechanism_and_the_fusion_that_it_needs_are_chosen_together():
+    config = command_line.load_config("adapt")
+    assert config.model.fusion == "attention"
+    with pytest.raises(ValueError, match="fusion='attention' needs a KVMemoryConfig"):
+        override(config, ["--model.memory", "titans"])
+    for words in (
+        ["--model.memory", "titans", "--model.fusion", "gated_add"],
+        ["--model.fusion=add", "--model.memory=titans"],
+    ):
+        changed = override(config, words)
+        assert type(changed.model.memory) is MEMORIES["titans"].config and changed.model.fusion in ("gated_add", "add")
+
+
 @pytest.mark.parametrize("words", [["--model.memory", "none"], ["--model.memory=none"]])
 def test_mechanism(words):
     config = override(ExperimentConfig(), words)

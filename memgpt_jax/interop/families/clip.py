@@ -129,9 +129,7 @@ def _values(config: StackConfig, kind: str) -> dict[str, Any]:
 
 
 def text_to_hf(config: ModelConfig) -> dict[str, Any]:
-    """The values of a config.json; {} for a config that other decoders can have."""
-    if config.activation != "gelu_quick":
-        return {}
+    """The values of a config.json."""
     sizes = {"vocab_size": config.vocab_size, "max_position_embeddings": config.num_positions}
     return _values(config, "clip_text_model") | sizes
 

@@ -29,7 +29,7 @@ from memgpt_jax.errors import RunError
 from memgpt_jax.pipelines import pipeline
 from memgpt_jax.pipelines.base import Loaded, load
 from memgpt_jax.serving.settings import ServerSettings, is_local
-from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
+from memgpt_jax.studies.command_line import one_line_errors, parse_arguments, text_argument
 
 if TYPE_CHECKING:
     from memgpt_jax.serving.service import Service
@@ -108,7 +108,8 @@ def open_service(arguments: Arguments) -> "Service":
         bool(keys) or is_local(arguments.host) or arguments.without_keys,
         f"host={arguments.host} can be reached by other machines: give --keys FILE, or --without-keys",
     )
-    template = None if arguments.chat_template is None else arguments.chat_template.read_text(encoding="utf-8")
+    file = arguments.chat_template
+    template = None if file is None else text_argument("--chat-template", f"@{file}")
     settings = replace(arguments, keys=keys, template=template)
     loaded, pipelines = open_model(arguments)
     name = arguments.name or Path(arguments.model).resolve().name
