@@ -1,9 +1,11 @@
 """The compiled steps of evaluations. Configurations are static arguments: each is compiled once per process."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax import models
@@ -35,6 +37,13 @@ def read_chunk(model: BaseModelConfig, params: models.Params, tokens: Tokens, st
     return models.functional(model).apply(params, tokens, state, alignment="aligned")[1]
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames="alignment")
+def predict_chunk(model: BaseModelConfig, params: models.Params, *, targets: Targets, **inputs: Any) -> tuple[Any, Any]:
+    """The most probable outputs [B, L] of a chunk, and the state after it. Args: inputs: as of `score_chunk`."""
+    logits, state = models.functional(model).apply(params, **inputs)
+    return replicate(jnp.argmax(logits, axis=-1)), state
+
+
 class RowScores(NamedTuple):
     """Scores of the targets of a batch, on the host."""
 
@@ -45,16 +54,22 @@ class RowScores(NamedTuple):
 
 
 def score_rows(config: ExperimentConfig, params: models.Params, batch: Batch) -> RowScores:
-    """The scores of the head with targets; each row starts from a fresh state.
+    """The scores of the head with targets; rows are read as by `read_rows`."""
+    (head,) = batch.targets
+    parts = [scores[head] for scores in read_rows(config, params, batch, score_chunk)]
+    return RowScores(*(np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True)))
 
-    Rows longer than `evaluation.chunk_length` are read in chunks with carried state, so that device memory does not
-    grow with their length.
+
+def read_rows(config: ExperimentConfig, params: models.Params, batch: Batch, read: Callable[..., Any]) -> list[Any]:
+    """What `read`, `score_chunk` or `predict_chunk`, gives for the chunks of a batch, on the host.
+
+    Each row starts from a fresh state. Rows longer than `evaluation.chunk_length` are read in chunks with carried
+    state, so that device memory does not grow with their length.
     """
     rows, length = batch.inputs["tokens"].shape
     whole = config.model.head.inputs if isinstance(config.model, HeadedConfig) else ()  # not divided by tokens
     chunk = length if any(name in batch.inputs for name in whole) else config.evaluation.chunk_length
     state, parts = models.functional(config.model).init_state(rows), []
-    (head,) = batch.targets
     for first in range(0, length, chunk):
         inputs, targets = (
             {name: array if name in whole else array[:, first : first + chunk] for name, array in arrays.items()}
@@ -64,9 +79,9 @@ def score_rows(config: ExperimentConfig, params: models.Params, batch: Batch) ->
         aligned = config.model.alignment_of(inputs["tokens"].shape[1], padded="valid" in inputs)
         aligned = aligned if chunk % config.model.segment_length == 0 else "any"
         options = {"targets": targets, "state": state, "alignment": aligned}
-        scores, state = score_chunk(config.model, params, **inputs, **options)
-        parts.append(jax.device_get(scores[head]))
-    return RowScores(*(np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True)))
+        found, state = read(config.model, params, **inputs, **options)
+        parts.append(jax.device_get(found))
+    return parts
 
 
 def check_finite(losses: np.ndarray) -> None:

@@ -81,6 +81,12 @@ class FeatureExtraction:
         means = np.stack([self.mean(ids) for ids in documents])
         return means[0] if single else means
 
+    def record(self, text: str, *, top: int = 5, question: str | None = None) -> dict[str, Any]:
+        """The result for one text as an object of JSON: {"text", "vector"}, with `none` {"text", "vectors"}."""
+        if self.pool == "none":
+            return {"text": text, "vectors": self(text)[0].tolist()}
+        return {"text": text, "vector": self(text).tolist()}  # pyright: ignore[reportAttributeAccessIssue]
+
     def mean(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """The mean of the hidden states of a document of these ids, [D] of length 1."""
         return _unit_mean([*self._parts(ids)])

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models
-from memgpt_jax.config.checks import instance_of
+from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.model import BaseModelConfig, EncoderConfig, ModelConfig
 from memgpt_jax.data.objectives.special_ids import special_ids
-from memgpt_jax.evaluation import HELD_OUT_SEED
+from memgpt_jax.evaluation.scoring import HELD_OUT_SEED, predict_chunk, read_rows
 from memgpt_jax.generation.prefill import prefill
 from memgpt_jax.shapes import Tokens
 
@@ -71,14 +71,22 @@ def task_answers(
     """The answers of a model to the first rows of a task's held-out set, which is the one of `evaluate`.
 
     Yields, for each of `num_rows` rows, its `line` from 1, `row` and `answers`: a list of `{position, expected,
-    predicted, correct}`, with the ids of the scored targets and the most probable ids at their positions.
+    predicted, correct}`, with the scored targets (ids, or numbers of labels) and the most probable ones.
+
+    Raises `ValueError` if the task is not evaluated by the answers of rows (`Task.evaluation`).
     """
     task = data.make_task(instance_of(config.data, TaskConfig, "data"), config.evaluation.split, tokenizer)
     rows, length = config.evaluation.batch_size, config.row_length or config.training.sequence_length
+    check(
+        task.evaluation == "answers",
+        f"predict cannot show rows of {type(config.data).__name__}, which is evaluated as {task.evaluation!r}: "
+        "memgpt-jax evaluate measures the run",
+    )
     number = 0
     for batch in task.held_out(HELD_OUT_SEED, rows, length, -(-num_rows // rows)):
-        logits, _ = _apply(config.model, params, batch.inputs["tokens"])
-        best, targets, scored = np.argmax(logits, axis=-1), batch.targets["tokens"], batch.weights["tokens"] > 0
+        best = np.concatenate(read_rows(config, params, batch, predict_chunk), axis=1)
+        (targets,), (weights,) = batch.targets.values(), batch.weights.values()
+        scored = weights > 0
         numbers = batch.info.get("answer", np.broadcast_to(np.arange(targets.shape[1]), targets.shape))
         for row in range(min(rows, num_rows - number)):
             answers = []
@@ -98,16 +106,13 @@ def task_answers(
 
 
 def predict_text(
-    config: ExperimentConfig, params: models.Params, tokenizer: data.Tokenizer | None, text: str, top: int
+    model: BaseModelConfig, params: models.Params, tokenizer: data.Tokenizer, text: str, top: int
 ) -> dict[str, Any]:
     """`next_tokens` of a decoder, `masked_tokens` of an encoder with a `masked` head.
 
     Raises:
-        ValueError: the run has no tokenizer, or its model predicts neither.
+        ValueError: the model predicts neither.
     """
-    model = config.model
-    if isinstance(config.data, TaskConfig) or tokenizer is None:
-        raise ValueError(f"the run was trained on {type(config.data).__name__}, which has no text: leave --text out")
     if isinstance(model, ModelConfig):
         return next_tokens(model, params, tokenizer, text, top)
     if isinstance(model, EncoderConfig) and "masked" in model.heads:

@@ -9,11 +9,20 @@ import pytest
 from memgpt_jax import models
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig
+from memgpt_jax.data import make_task
 from memgpt_jax.data.objectives.masked import MaskedConfig
+from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.data.tasks.preferences import PreferencesConfig
+from memgpt_jax.data.tasks.retrieval import RetrievalConfig
+from memgpt_jax.data.tasks.shapes import ShapesConfig
 from memgpt_jax.evaluation import evaluate
+from memgpt_jax.models.heads import LabelHeadConfig, VectorHeadConfig
+from memgpt_jax.pipelines import pipeline
+from memgpt_jax.studies.predictions import task_answers
 from memgpt_jax.studies.runs import reopen
 from tests.laws.runs import untrained_run
 
@@ -29,8 +38,42 @@ def run_of(tmp_path_factory):
         (folder / "corpus" / split / "a.txt").write_text("one two three four five. " * 40)
     memory = KVMemoryConfig(memory_size=8, head_dim=8)
     text = {"corpus": "folder", "path": str(folder / "corpus"), "tokenizer": "byte", "cache_dir": str(folder / "cache")}
-    copy = CopyConfig(num_symbols=4, max_length=3)
+    copy, babi, shapes = CopyConfig(num_symbols=4, max_length=3), folder / "stories", ShapesConfig()
+    babi.mkdir()
+    for split in ("train", "test"):
+        stories = [f"1 Mary {room}.\n2 Where?\t{room}\t1\n" for room in ("hall", "attic", "garden")]
+        (babi / f"qa1_{split}.txt").write_text("".join(stories * 4))
+    texts = {"documents": folder / "texts.jsonl", "judgements": folder / "judgements.txt"}
+    texts["documents"].write_text("".join(f'{{"id": "{i}", "text": "one", "other": "{i}"}}\n' for i in range(12)))
+    texts["judgements"].write_text("".join(f"{i} 0 {i} 1\n" for i in range(12)))
+    files = {"train": str(folder / "texts.jsonl"), "tokenizer": "byte", "cache_dir": str(folder / "cache")}
+    decoder = {"window_size": 8, "memory": memory, **SIZES}
     kinds = {
+        "babi": (
+            ModelConfig(vocab_size=32, **decoder),
+            BabiConfig(path=str(babi), tasks=(1,), num_words=32, valid_share=0.5),
+        ),
+        "shapes": (
+            HeadedConfig(
+                backbone=EncoderConfig(
+                    vocab_size=shapes.num_ids,
+                    features=shapes.features_config,
+                    memory=NoMemoryConfig(),
+                    heads=(),
+                    **SIZES | {"segment_length": 9},
+                ),
+                head=LabelHeadConfig(pool="mean"),
+            ),
+            shapes,
+        ),
+        "preferences": (
+            ModelConfig(vocab_size=257, **decoder),
+            PreferencesConfig(first_column="text", second_column="other", **files),
+        ),
+        "vectors": (
+            HeadedConfig(backbone=ModelConfig(vocab_size=257, **decoder), head=VectorHeadConfig(pool="mean")),
+            RetrievalConfig(**files, **{name: str(path) for name, path in texts.items()}),
+        ),
         "text": (ModelConfig(vocab_size=257, window_size=8, memory=memory, **SIZES), TextConfig(**text)),
         "masked": (
             EncoderConfig(vocab_size=260, memory=memory, **SIZES),
@@ -112,9 +155,43 @@ def test_answers_of_a_task_agree_with_its_accuracy(run_of, memgpt):
     assert len(objects(memgpt("predict", workdir, "--rows", 1))) == 1
 
 
+def test_labels_of_rows_with_features_are_those_that_evaluate_counts(run_of, memgpt):
+    rows = objects(memgpt("predict", run_of("shapes"), "--rows", 2))
+    evaluation = evaluate(*reopen(run_of("shapes"))[:2])
+    right = [answer["correct"] for row in rows for answer in row["answers"]]
+    assert len(right) == evaluation["answers"] == 2 and np.mean(right) == pytest.approx(evaluation["accuracy"])
+
+
+def test_each_document_of_a_row_is_answered_from_an_empty_memory(run_of):
+    config, params, _ = reopen(run_of("babi"))[:3]
+    params = jax.tree.map(lambda leaf: 3 * leaf, params)  # so that answers depend on what was read before
+    batch = next(make_task(config.data, "valid").held_out(0, 2, 16, 1))
+    found = next(task_answers(config, params, None, 1))["answers"]
+    starts = np.flatnonzero(batch.inputs["reset"][0])
+    assert len(starts) == len(found) >= 2
+    for answer in found:
+        first = max(start for start in starts if start < answer["position"])
+        logits = logits_of(config.model, params, batch.inputs["tokens"][:1, first : answer["position"]])
+        assert answer["predicted"] == [int(logits[-1].argmax())]
+
+
+def test_vectors_are_those_of_the_pipeline(run_of, memgpt):
+    (found,) = objects(memgpt("predict", run_of("vectors"), "--text", "two three"))
+    np.testing.assert_allclose(found["vector"], pipeline(run_of("vectors"))("two three"), rtol=1e-6)
+    vectors = pipeline(run_of("vectors"), pool="none").record("two three")["vectors"]
+    assert np.shape(vectors) == (10, 16)
+
+
 def test_errors_are_one_line(run_of, memgpt, tmp_path):
     assert "--text or --input is missing" in memgpt("predict", run_of("text"), code=2)
-    assert "CopyConfig, which has no text" in memgpt("predict", run_of("copy"), "--text", "one", code=2)
+    for kind in ("CopyConfig", "ShapesConfig"):
+        message = f"a run on {kind} answers rows of its held-out set: leave out --text"
+        assert message in memgpt("predict", run_of(kind.removesuffix("Config").lower()), "--text", "one", code=2)
+    for words in ([], ["--text", "one"]):
+        message = "predict does not support runs on PreferencesConfig: memgpt-jax evaluate measures them"
+        assert message in memgpt("predict", run_of("preferences"), *words, code=2)
+    message = "was trained on CopyConfig; generate continues texts with runs on TextConfig: use memgpt-jax predict"
+    assert message in memgpt("generate", run_of("copy"), code=2)
     assert "cannot be read" in memgpt("predict", run_of("text"), "--input", tmp_path / "nowhere", code=2)
     assert "top must be at least 1" in memgpt("predict", run_of("text"), "--top", 0, code=2)
     (tmp_path / "a.txt").write_text("one\n")

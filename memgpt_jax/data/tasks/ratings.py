@@ -188,12 +188,15 @@ class RatingsTask(Task[RatingsConfig]):
     """
 
     config: RatingsConfig
+    evaluation = "ranking"
+    """With ask='rating': `numbers`."""
 
     def __init__(self, config: RatingsConfig, split: str, tokenizer: Tokenizer | None = None):
         """Raises `ValueError` if the file is not valid, or the split asks for nothing."""
         check(split in SPLITS, f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         super().__init__(config.completed(), split, tokenizer)
-        self.evaluation = "ranking" if config.ask == "next" else "numbers"
+        if config.ask == "rating":
+            self.evaluation = "numbers"
         ratings = self.config.ratings()
         self.content = digest(ratings)
         self.histories = self.config.histories(ratings, split)

@@ -78,7 +78,10 @@ def open_session(workdir: Path, step: int | None = None) -> Session:
     """A session with the model and the tokenizer of a run, at the start of a document."""
     saved = load_run(workdir, step)
     if not isinstance(saved.config.data, TextConfig):
-        raise RunError(f"{workdir} was trained on a generated task, which has no text to generate")
+        raise RunError(
+            f"{workdir} was trained on {type(saved.config.data).__name__}; generate continues texts with runs on "
+            "TextConfig: use memgpt-jax predict"
+        )
     model = saved.config.model
     if not isinstance(model, ModelConfig):
         raise RunError(f"{workdir} holds a model of {type(model).__name__}, which cannot generate text")

@@ -1,4 +1,4 @@
-"""Predict with a trained run: tokens, labels, tags, numbers, spans, texts, or answers of a task, one JSON line each.
+"""Predict with a trained run: tokens, labels, tags, numbers, spans, vectors, texts, or answers of a task, as JSON.
 
     memgpt-jax predict runs/quickstart --text "import os" --top 3
     memgpt-jax predict runs/masked --text "def <mask>(self):"
@@ -11,12 +11,12 @@
     memgpt-jax predict runs/recall --rows 4
 
 A decoder predicts the token after each text; an encoder with a `masked` head predicts the token at each `<mask>`; a
-model with a head labels each text, tags its words, gives a number, or answers a question by a part of the text; with
-pictures or sounds, whose paths are given as the texts, it labels these; a model of speech says each text; a model
-of pairs of texts writes the translation or the summary of each text; a model of captions or transcripts writes the text
-of each picture or sound, whose path is given as the text; a model of questions about documents writes the answer; a
-model of a knowledge graph completes each ENTITY<tab>RELATION. A run on a generated task answers rows of its held-out
-set.
+model with a head labels each text, tags its words, gives a number or a vector, or answers a question by a part of the
+text; with pictures or sounds, whose paths are given as the texts, it labels these; a model of speech says each text; a
+model of pairs of texts writes the translation or the summary of each text; a model of captions or transcripts writes
+the text of each picture or sound, whose path is given as the text; a model of questions about documents writes the
+answer; a model of a knowledge graph completes each ENTITY<tab>RELATION. A run on a task such as recall, bAbI or shapes
+answers rows of its held-out set.
 With --output, each prediction is written as soon as it is made, with the number of its line and a checksum of the
 parameters (`model`); started again with the same run, the command goes on after the last line of the output. A line
 that cannot be used is reported by its number, and skipped.
@@ -35,7 +35,9 @@ from memgpt_jax.config.checks import at_least, check, check_positive
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.progress_bar import track
+from memgpt_jax.data.tasks import TASKS
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
+from memgpt_jax.data.tasks.ratings import RatingsConfig
 from memgpt_jax.data.tasks.text_pairs import WrittenTextsConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
@@ -63,7 +65,7 @@ class Arguments:
     """For a model that answers questions: the question to each text; default: the field `question` of a .jsonl
     file."""
     rows: int | None = None
-    """Of a run on a generated task, without texts: rows of its held-out set; default: 8."""
+    """Of a run on a task such as recall, without texts: rows of its held-out set; default: 8."""
     top: int = 5
     """Tokens or labels listed for each prediction."""
     step: int | None = at_least(0)
@@ -161,17 +163,28 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
     config = run.config
     has_texts = bool(arguments.text) or arguments.input is not None
     writes = isinstance(config.data, WrittenTextsConfig | DocumentQuestionsConfig)
-    reads_texts = isinstance(config.model, HeadedConfig) or writes
+    shows_rows = isinstance(config.data, TaskConfig) and TASKS.of(config.data).evaluation == "answers"
+    is_read = isinstance(config.model, HeadedConfig) and not isinstance(config.data, RatingsConfig)
+    has_pipeline = not shows_rows and (is_read or writes)
     model = {} if arguments.output is None else {"model": sha256_of(run.params)[:16]}
     check_model(done, model)
-    if isinstance(config.data, TaskConfig) and not has_texts and not reads_texts:
-        check(arguments.question is None, "--question needs --text or --input")
+    name = type(config.data).__name__
+    if shows_rows:
+        check(
+            not has_texts and arguments.question is None,
+            f"a run on {name} answers rows of its held-out set: leave out --text, --input and --question; --rows is "
+            "the number of rows",
+        )
         check([row.get("row") for row in done] == [*range(len(done))], OTHER_INPUT.format("lines"))
         for row in list(task_answers(config, run.params, run.tokenizer, arguments.rows or ROWS))[len(done) :]:
             yield {"line": row.pop("line")} | model | row
         return
-    check(arguments.rows is None, "--rows is for runs on generated tasks, without texts")
-    predict = pipeline(arguments.workdir, step=arguments.step) if reads_texts else None
+    check(arguments.rows is None, f"--rows is for runs on tasks such as recall, not on {name}")
+    check(
+        has_pipeline or not isinstance(config.data, TaskConfig),
+        f"predict does not support runs on {name}: memgpt-jax evaluate measures them",
+    )
+    predict = pipeline(arguments.workdir, step=arguments.step) if has_pipeline else None
     asks = isinstance(predict, QuestionAnswering | DocumentQuestions)
     if arguments.question is not None and not asks:
         raise ValueError("--question needs a model that answers questions")
@@ -182,7 +195,8 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
             if line.text is None:
                 raise ValueError(line.problem)
             if predict is None:
-                found = predict_text(config, run.params, run.tokenizer, line.text, arguments.top)
+                assert run.tokenizer is not None  # `reopen` makes sure
+                found = predict_text(config.model, run.params, run.tokenizer, line.text, arguments.top)
             else:
                 found = predict.record(line.text, top=arguments.top, question=line.question)
         except ValueError as error:
