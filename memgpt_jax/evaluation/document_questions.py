@@ -44,7 +44,8 @@ class DocumentQuestionsResult(TextMetrics):
     """Number of questions."""
     by_length: NotRequired[ByLength]
     """The first of `data.metrics` that is a mean over texts, by the number of words between the evidence and the
-    question, of the questions whose context the document holds; if there are none, by the words of the document."""
+    question, of the questions whose context the document holds; if there are none, by the words of the document. What
+    follows `evaluation.max_tokens` tokens of a document does not count."""
     seconds_per_question: NotRequired[float]
     """With `data.read_again`: seconds of reading these documents once and answering their questions, per question.
     Each document's computations are compiled, and run once, before they are measured."""
@@ -55,9 +56,9 @@ class DocumentQuestionsResult(TextMetrics):
     source_right: NotRequired[float]
     """With `data.cite`: fraction of the questions whose first source is in their context."""
     source_chance: NotRequired[float]
-    """The share of a document's characters that the context has, mean over these questions."""
+    """The share of the characters of the document, as it is read, that the context has, mean over these questions."""
     source_questions: NotRequired[int]
-    """Number of these questions: those with a context that the document holds."""
+    """Number of these questions: those with a context that the document, as it is read, holds."""
 
 
 class Timing(NamedTuple):
@@ -77,7 +78,7 @@ class Citation(NamedTuple):
     right: bool
     """The middle of the sentence is in the context of the question."""
     share: float
-    """The share of the document's characters that the context has."""
+    """The share of the characters of the document, as it is read, that the context has."""
 
 
 def evaluate_document_questions(
@@ -113,7 +114,7 @@ def evaluate_document_questions(
         questions=len(references),
         **found,
     )
-    if (by_length := _by_length(task, documents, scores)) is not None:
+    if (by_length := _by_length(task, [_as_read(config, task, each) for each in documents], scores)) is not None:
         result["by_length"] = by_length
     if timings:
         number = sum(len(document.questions) for document in documents[: len(timings)])
@@ -125,6 +126,11 @@ def evaluate_document_questions(
         result["source_chance"] = sum(citation.share for citation in cited) / len(cited)
         result["source_questions"] = len(cited)
     return result
+
+
+def _as_read(config: ExperimentConfig, task: DocumentQuestionsTask, document: Document) -> Document:
+    """The document without the text after `evaluation.max_tokens` tokens."""
+    return document._replace(text=task.tokens.held(document.text, config.evaluation.max_tokens))
 
 
 def _by_length(
@@ -150,8 +156,12 @@ def check_document_questions(config: ExperimentConfig, task: DocumentQuestionsTa
     if task.config.cite:
         check_citable(instance_of(config.model, ModelConfig, "model"))
         library("sentencex", "sentence boundaries")
-        some = any(document.places(q) for document in task.documents for q in range(len(document.questions)))
-        check(some, "data.cite=True needs questions with a context that their document holds; there is none")
+        read = (_as_read(config, task, document) for document in task.documents[: config.evaluation.max_documents])
+        check(
+            any(document.places(q) for document in read for q in range(len(document.questions))),
+            "data.cite=True needs questions with a context that their document holds, within evaluation.max_tokens="
+            f"{config.evaluation.max_tokens} tokens; there is none",
+        )
 
 
 class Reader:
@@ -187,18 +197,18 @@ class Reader:
 
     def citations(self, document: Document, state: ModelState, answers: list[str]) -> list[Citation]:
         """The first source of each question whose context the document holds, with the model's answers."""
-        tokens, text, size = self.task.tokens, document.text, int(state.position[0])
+        tokens, ends = self.task.tokens, self.task.tokens.ends(document.text)[: int(state.position[0])]
+        document, found = _as_read(self.config, self.task, document), []
         places = [document.places(number) for number in range(len(document.questions))]
         asked = [number for number, found in enumerate(places) if found]
         pairs = [(document.questions[q].text, answers[q]) for q in asked]
         model, rows = (self.model, self.params), self.settings.batch_size
         weights = question_weights(model, state, tokens, pairs, number=rows)
-        ends, found = tokens.ends(text)[:size], []
         for number, of_row in zip(asked, weights.asked, strict=True):
-            (best,) = sources(text, ends, of_row, weights.usual, 1)
+            (best,) = sources(document.text, ends, of_row, weights.usual, 1)
             middle = (best["start"] + best["end"]) // 2
             right = any(start <= middle < end for start, end in places[number])
-            found.append(Citation(right, sum(end - start for start, end in places[number]) / len(text)))
+            found.append(Citation(right, sum(end - start for start, end in places[number]) / len(document.text)))
         return found
 
     def timing(self, document: Document) -> Timing:

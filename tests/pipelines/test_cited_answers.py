@@ -134,6 +134,20 @@ def test_the_right_source_is_in_the_context(tmp_path, params, monkeypatch):
     assert "source_right" not in evaluate(with_fields(experiment, {"data.cite": False}), params, BYTES)
 
 
+def test_text_after_max_tokens_does_not_count(tmp_path, params):
+    """The document ends within the last sentence."""
+    config = written(tmp_path, [SENTENCES[0], SENTENCES[2]])
+    read = STORY.strip()[:-3]
+    settings = mg.EvaluationConfig(max_tokens=1 + len(read.encode()))
+    experiment = mg.ExperimentConfig(model=MODEL, data=config, evaluation=settings)
+    found = evaluate(experiment, params, BYTES)
+    assert found["source_questions"] == 1 and found["source_chance"] == pytest.approx(len(SENTENCES[0]) / len(read))
+    (group,) = found["by_length"]["groups"]
+    assert group["number"] == 1 and group["mean_length"] == len(read.removeprefix(SENTENCES[0]).split())
+    with pytest.raises(ValueError, match=r"holds, within evaluation.max_tokens=4 tokens; there is none"):
+        check_evaluation(with_fields(experiment, {"evaluation.max_tokens": 4}), BYTES)
+
+
 def test_contexts_do_not_change_the_examples(tmp_path):
     one, other = (make_task(written(tmp_path, [c], cite=False), "train", BYTES).content for c in (SENTENCES[0], None))
     assert one == other

@@ -41,6 +41,10 @@ class QuestionTokens:
         begins = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80  # the first byte of a character
         return np.concatenate([[0], np.cumsum(begins)])[np.clip(ends - before, 0, len(data))]
 
+    def held(self, text: str, room: int | None) -> str:
+        """The beginning of a text that `document(text, room)` holds."""
+        return text if room is None else text[: self.ends(text)[:room][-1]]
+
     def question(self, text: str) -> np.ndarray:
         """The ids from the end of the document to the answer, int32."""
         return np.array(self.tokenizer.encode(self.between + text + self.after), np.int32)
