@@ -122,7 +122,7 @@ class ExamplesConfig(TaskConfig):
     encoding: Encoding = "utf-8"
     """Encoding of `label_first`, `conll` and `parallel` files."""
     tokenizer: str = "pretrained"
-    """As `TextConfig.tokenizer`. `bpe` is trained on the column `text_column` of a table."""
+    """As `TextConfig.tokenizer`. `bpe` is trained on the texts of the training split."""
     tokenizer_vocab_size: int = 2048
     """Vocabulary size of a trained `bpe` tokenizer."""
     text_column: str = "text"
@@ -156,7 +156,7 @@ class ExamplesConfig(TaskConfig):
 
     @property
     def text(self) -> TextConfig:
-        """The corpus on which a `bpe` tokenizer is trained, and the tokenizer."""
+        """The tokenizer."""
         return TextConfig(
             corpus="folder",
             path=self.train or "",

@@ -15,7 +15,7 @@ from memgpt_jax.data.examples.question_tokens import DOCUMENT, QUESTION, Questio
 from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.examples.rows import streamed_rows
 from memgpt_jax.data.tasks.base import digest
-from memgpt_jax.data.tasks.examples import ExamplesTask, tokenizer_of_texts
+from memgpt_jax.data.tasks.examples import ExamplesTask
 from memgpt_jax.data.tasks.text_pairs import PairMetric, check_metrics
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
@@ -157,9 +157,9 @@ class DocumentQuestionsTask(ExamplesTask[DocumentQuestionsConfig]):
         self._ids: dict[int, np.ndarray] = {}
 
     @classmethod
-    def make_tokenizer(cls, config: DocumentQuestionsConfig) -> Tokenizer:
-        """As `Task.make_tokenizer`; `bpe` is trained on the documents, questions and answers of the training split."""
-        return tokenizer_of_texts(config, lambda: [text for d in documents(config, "train") for text in _texts(d)])
+    def training_texts(cls, config: DocumentQuestionsConfig) -> list[str]:
+        """The documents, questions and answers."""
+        return [text for document in documents(config, "train") for text in _texts(document)]
 
     @classmethod
     def shapes(cls, config: DocumentQuestionsConfig, rows: int, length: int) -> Batch:

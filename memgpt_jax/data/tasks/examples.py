@@ -11,7 +11,7 @@ from memgpt_jax.config.data import TextConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.cache import cached
 from memgpt_jax.data.corpora.text import make_tokenizer
-from memgpt_jax.data.examples.files import ExamplesConfig
+from memgpt_jax.data.examples.files import ExamplesConfig, read_split
 from memgpt_jax.data.tasks.base import Task, digest
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.data.tokenizers.load import read_tokenizer
@@ -21,7 +21,8 @@ Config = TypeVar("Config", bound=ExamplesConfig)
 
 
 class ExamplesTask(Task[Config]):
-    """The examples of one split. Implement `shapes`, `batches` and `training_tokens`."""
+    """The examples of one split. Implement `shapes`, `batches` and `training_tokens`, and override `training_texts` if
+    the examples have other texts than those of the column `text_column`."""
 
     def __init__(self, config: Config, split: str, tokenizer: Tokenizer | None = None):
         """Args: config: labels that it lacks are taken from the training split. tokenizer: default: the config's.
@@ -35,6 +36,16 @@ class ExamplesTask(Task[Config]):
         tokenizer = self.make_tokenizer(config) if tokenizer is None else tokenizer
         super().__init__(config.completed(), split, tokenizer)
         self.tokenizer = tokenizer
+
+    @classmethod
+    def make_tokenizer(cls, config: Config) -> Tokenizer:
+        """As `Task.make_tokenizer`; `bpe` is trained on `training_texts`."""
+        return tokenizer_of_texts(config, lambda: cls.training_texts(config))
+
+    @classmethod
+    def training_texts(cls, config: Config) -> list[str]:
+        """The texts of the training split. Raises `ValueError` if they cannot be read."""
+        return [record.text(config.text_column) for record in read_split(config, "train")]
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         """The first batch of `batches` with a random seed."""

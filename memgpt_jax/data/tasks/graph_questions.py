@@ -18,7 +18,7 @@ from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.examples.rows import padded_rows
 from memgpt_jax.data.examples.triples import Graph, Triple, read_triples
 from memgpt_jax.data.tasks.base import digest
-from memgpt_jax.data.tasks.examples import ExamplesTask, tokenizer_of_texts
+from memgpt_jax.data.tasks.examples import ExamplesTask
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -127,9 +127,9 @@ class GraphQuestionsTask(ExamplesTask[GraphQuestionsConfig]):
         self._around: dict[str, Neighbourhood] = {}
 
     @classmethod
-    def make_tokenizer(cls, config: GraphQuestionsConfig) -> Tokenizer:
-        """As `Task.make_tokenizer`; `bpe` is trained on the questions of the training split, without topics."""
-        return tokenizer_of_texts(config, lambda: [question.text for question in questions(config, "train")])
+    def training_texts(cls, config: GraphQuestionsConfig) -> list[str]:
+        """The questions, without topics."""
+        return [question.text for question in questions(config, "train")]
 
     @classmethod
     def shapes(cls, config: GraphQuestionsConfig, rows: int, length: int) -> Batch:

@@ -114,9 +114,13 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         """`tokens` [n] of each text."""
         return [{"tokens": ids} for ids in self.ids]
 
+    @classmethod
+    def training_texts(cls, config: LabelledTextConfig) -> list[str]:
+        """The texts after cleaning."""
+        return [_text(config, record) for record in read_split(config, "train")]
+
     def _example(self, record: Record) -> LabelledExample:
-        known, columns = self.config.labels, (self.config.text_column, *self.config.more_columns)
-        text = record.joined(columns) if self.config.more_columns else record.text(self.config.text_column)
+        known, text = self.config.labels, _text(self.config, record)
         labels = sorted(set(self.config.labels_of(record)))
         for label in labels:
             if label not in known:
@@ -124,9 +128,7 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
                     f"{record.where}: the label {label!r} is not one of the {len(known)} labels of the training split "
                     f"or of data.labels: {', '.join(known[:20])}"
                 )
-        check(bool(text.strip()), f"{record.where}: the text is empty")
-        cleaned = clean(text, self.config.clean).text
-        return LabelledExample(record.where, cleaned, tuple(sorted(map(known.index, labels))))
+        return LabelledExample(record.where, text, tuple(sorted(map(known.index, labels))))
 
     def _document_ids(self, text: str) -> np.ndarray:
         return document_ids(self.tokenizer, text, self.config.max_length, self.config.truncation_side)
@@ -179,6 +181,14 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
             weights[self.config.ask_every - 1 :: self.config.ask_every] = 1
         target = self.target(index)
         return {"tokens": ids, "targets": np.tile(target, (len(ids), *(1,) * target.ndim)), "weights": weights}
+
+
+def _text(config: LabelledTextConfig, record: Record) -> str:
+    """The text of a record after cleaning. Raises `ValueError` if the record has none."""
+    columns = (config.text_column, *config.more_columns)
+    text = record.joined(columns) if config.more_columns else record.text(config.text_column)
+    check(bool(text.strip()), f"{record.where}: the text is empty")
+    return clean(text, config.clean).text
 
 
 def document_ids(

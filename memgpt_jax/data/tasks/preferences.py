@@ -101,16 +101,13 @@ class PreferencesTask(ExamplesTask[PreferencesConfig]):
     def __init__(self, config: PreferencesConfig, split: str, tokenizer: Tokenizer | None = None):
         """Raises `ValueError` with file and line if a record lacks a text or its texts are equal."""
         super().__init__(config, split, tokenizer)
-        self.examples = [self._example(record) for record in read_split(self.config, split)]
+        self.examples = [_preference(self.config, record) for record in read_split(self.config, split)]
         self.content = digest(*((*example.texts, example.group) for example in self.examples))
 
-    def _example(self, record: Record) -> Preference:
-        names = self.config.first_column, self.config.second_column
-        first, second = (re.sub(self.config.remove, "", record.text(name)).strip() for name in names)
-        check(bool(first) and bool(second), f"{record.where}: a text is empty")
-        check(first != second, f"{record.where}: the two texts are equal: {first!r}")
-        group = record.label(self.config.group_column) if self.config.group_column else ""
-        return Preference(first, second, group, record.where)
+    @classmethod
+    def training_texts(cls, config: PreferencesConfig) -> list[str]:
+        """Both texts of each pair."""
+        return [text for record in read_split(config, "train") for text in _preference(config, record).texts]
 
     @classmethod
     def shapes(cls, config: PreferencesConfig, rows: int, length: int) -> Batch:
@@ -173,3 +170,13 @@ class PreferencesTask(ExamplesTask[PreferencesConfig]):
         places = np.array([(a + i, b + i) for a, b, size in blocks for i in range(size)], int).reshape(-1, 2)
         check(len(places) > 0, f"{example.where}: data.shared_only: the two texts share no token")
         return np.isin(np.arange(len(first)), places[:, 0]), np.isin(np.arange(len(second)), places[:, 1])
+
+
+def _preference(config: PreferencesConfig, record: Record) -> Preference:
+    first, second = (
+        re.sub(config.remove, "", record.text(name)).strip() for name in (config.first_column, config.second_column)
+    )
+    check(bool(first) and bool(second), f"{record.where}: a text is empty")
+    check(first != second, f"{record.where}: the two texts are equal: {first!r}")
+    group = record.label(config.group_column) if config.group_column else ""
+    return Preference(first, second, group, record.where)

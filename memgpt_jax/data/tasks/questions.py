@@ -104,6 +104,13 @@ class QuestionsTask(ExamplesTask[QuestionsConfig]):
         self.targets = [self._words(example) for example in self.examples]
         """The first and last word of each answer."""
 
+    @classmethod
+    def training_texts(cls, config: QuestionsConfig) -> list[str]:
+        """The questions, and the texts, each once."""
+        records = config.records("train")
+        texts = dict.fromkeys(record.text(config.text_column) for record in records)
+        return [*texts, *(record.text(config.question_column) for record in records)]
+
     def _example(self, record: Record) -> Question:
         config = self.config
         text, question = record.text(config.text_column), record.text(config.question_column)

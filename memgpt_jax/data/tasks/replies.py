@@ -12,7 +12,6 @@ from memgpt_jax.data.examples.files import CutTextsConfig, read_split
 from memgpt_jax.data.examples.json_objects import field_of
 from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.tasks.base import digest
-from memgpt_jax.data.tasks.examples import tokenizer_of_texts
 from memgpt_jax.data.tasks.labelled_text import cut, document_ids
 from memgpt_jax.data.tasks.vectors import RowPair, VectorsConfig, VectorsTask
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -95,11 +94,9 @@ class RepliesTask(VectorsTask[RepliesConfig]):
         """[replies] the index of the text of each reply in `texts`."""
 
     @classmethod
-    def make_tokenizer(cls, config: RepliesConfig) -> Tokenizer:
-        """As `Task.make_tokenizer`; `bpe` is trained on the turns of the training split."""
-        return tokenizer_of_texts(
-            config, lambda: [turn.text for record in read_split(config, "train") for turn in _turns(config, record)]
-        )
+    def training_texts(cls, config: RepliesConfig) -> list[str]:
+        """The turns."""
+        return [turn.text for record in read_split(config, "train") for turn in _turns(config, record)]
 
     @property
     def num_pairs(self) -> int:

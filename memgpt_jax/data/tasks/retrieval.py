@@ -67,8 +67,7 @@ class RetrievalTask(VectorsTask[RetrievalConfig]):
         super().__init__(config, split, tokenizer)
         for name in ("documents", "judgements"):
             check(getattr(self.config, name) is not None, f"data.{name} must name a file, got None")
-        records = list(read_records(expand(config.documents or ""), config.form, config.encoding))
-        self.documents = _by_name(records, config.id_column, config.document_column)
+        self.documents = _documents(config)
         """The text of each document by its name; it may be empty."""
         judged: dict[str, list[Judgement]] = {}
         for judgement in read_judgements(expand(config.judgements or "")):
@@ -92,6 +91,12 @@ class RetrievalTask(VectorsTask[RetrievalConfig]):
         ]
         """(index of a query, name of a relevant document)."""
 
+    @classmethod
+    def training_texts(cls, config: RetrievalConfig) -> list[str]:
+        """The queries of the training split, and all documents."""
+        check(config.documents is not None, "data.documents must name a file, got None")
+        return [*super().training_texts(config), *_documents(config).values()]
+
     @property
     def num_pairs(self) -> int:
         """The number of judgements above 0."""
@@ -107,6 +112,12 @@ class RetrievalTask(VectorsTask[RetrievalConfig]):
     def ids(self, text: str) -> np.ndarray:
         """The ids of a query or a document, cut to `max_length`."""
         return document_ids(self.tokenizer, text, self.config.max_length, self.config.truncation_side)
+
+
+def _documents(config: RetrievalConfig) -> dict[str, str]:
+    """The text of each document by its name."""
+    records = list(read_records(expand(config.documents or ""), config.form, config.encoding))
+    return _by_name(records, config.id_column, config.document_column)
 
 
 def _by_name(records: list[Record], name: str, column: str) -> dict[str, str]:

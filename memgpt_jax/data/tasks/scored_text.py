@@ -79,6 +79,11 @@ class ScoredTextTask(ExamplesTask[ScoredTextConfig]):
         self.targets = [np.array([number], np.float32) for _, number in examples]
         """Its number."""
 
+    @classmethod
+    def training_texts(cls, config: ScoredTextConfig) -> list[str]:
+        """The texts after cleaning."""
+        return [clean(text, config.clean).text for text in super().training_texts(config)]
+
     def _example(self, record: Record) -> tuple[str, float]:
         text = record.text(self.config.text_column)
         check(bool(text.strip()), f"{record.where}: the text is empty")

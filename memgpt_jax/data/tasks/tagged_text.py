@@ -125,6 +125,12 @@ class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
             encode_words(self.tokenizer, example.words, self.config.case_as_token_type) for example in self.examples
         ]
 
+    @classmethod
+    def training_texts(cls, config: TaggedTextConfig) -> list[str]:
+        """The words of each document after cleaning, separated by spaces."""
+        documents = [record.texts(config.text_column) for record in config.records("train")]
+        return [" ".join(clean_words(words, config.clean)) for words in documents]
+
     def _example(self, record: Record) -> TaggedExample:
         words, tags = record.texts(self.config.text_column), record.texts(self.config.tag_column)
         check(len(words) == len(tags), f"{record.where}: {len(words)} words and {len(tags)} tags")

@@ -15,7 +15,7 @@ from memgpt_jax.data.examples.pair_tokens import PLACE, PairTokens, row_batch, s
 from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.examples.rows import packed_rows, padded_rows
 from memgpt_jax.data.tasks.base import digest
-from memgpt_jax.data.tasks.examples import ExamplesTask, tokenizer_of_texts
+from memgpt_jax.data.tasks.examples import ExamplesTask
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 PairMetric = Literal["bleu", "chrf", "rouge", "exact", "word_f1", "wer", "begins", "triples"]
@@ -175,11 +175,9 @@ class TextPairsTask(ExamplesTask[TextPairsConfig]):
         self.tokens = self.config.tokens(self.tokenizer)
 
     @classmethod
-    def make_tokenizer(cls, config: TextPairsConfig) -> Tokenizer:
-        """As `Task.make_tokenizer`; `bpe` is trained on sources and targets of the training split."""
-        return tokenizer_of_texts(
-            config, lambda: [text for pair in pairs(config, "train") for text in (pair.source, *pair.targets)]
-        )
+    def training_texts(cls, config: TextPairsConfig) -> list[str]:
+        """The sources and the targets."""
+        return [text for pair in pairs(config, "train") for text in (pair.source, *pair.targets)]
 
     @classmethod
     def shapes(cls, config: TextPairsConfig, rows: int, length: int) -> Batch:

@@ -8,8 +8,13 @@ import jax
 import numpy as np
 import pytest
 
+from memgpt_jax.data import TASKS, tokenizer_of
 from memgpt_jax.data.examples.records import read_records
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledTextTask, document_ids
+from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig
+from memgpt_jax.data.tasks.preferences import PreferencesConfig
+from memgpt_jax.data.tasks.questions import QuestionsConfig
+from memgpt_jax.data.tasks.retrieval import RetrievalConfig
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask, encode_words
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
@@ -249,3 +254,62 @@ def test_training_does_not_see_the_labels_of_the_test_split(tmp_path):
         batches.append([next(iter(task.batches(0, 2, 64))), task.content, task.config.labels])
     jax.tree.map(np.testing.assert_array_equal, *(found[0] for found in batches))
     assert batches[0][1:] == batches[1][1:]
+
+
+SQUAD = {
+    "data": [
+        {
+            "title": f"t{i}",
+            "paragraphs": [
+                {
+                    "context": f"text {i}",
+                    "qas": [{"id": f"{i}", "question": f"who {i}", "answers": [{"text": "text", "answer_start": 0}]}],
+                }
+            ],
+        }
+        for i in range(4)
+    ]
+}
+LABELLED = [{"text": f"text {i}", "label": "ab"[i % 2], "number": i, "id": f"{i}"} for i in range(4)]
+CONLL = "".join(f"text A\n{i} B\n\n" for i in range(4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "content", "options"),
+    [
+        (LabelledTextConfig, "a.jsonl", json_lines(LABELLED), {}),
+        (LabelledTextConfig, "a.txt", "".join(f"{'ab'[i % 2]} text {i}\n" for i in range(4)), {"form": "label_first"}),
+        (MultiLabelTextConfig, "a.jsonl", json_lines(LABELLED), {"label_column": "label"}),
+        (ScoredTextConfig, "a.jsonl", json_lines(LABELLED), {}),
+        (TaggedTextConfig, "a.conll", CONLL, {"form": "conll"}),
+        (
+            TaggedTextConfig,
+            "a.jsonl",
+            json_lines([{"words": ["text", f"{i}"], "column1": ["A", "B"]} for i in range(4)]),
+            {},
+        ),
+        (QuestionsConfig, "a.json", json.dumps(SQUAD), {"form": "squad"}),
+        (PreferencesConfig, "a.jsonl", json_lines([{"first": f"text {i}", "second": f"{i}"} for i in range(4)]), {}),
+        (RetrievalConfig, "a.jsonl", json_lines(LABELLED), {}),
+    ],
+)
+def test_a_tokenizer_is_trained_on_the_training_split(tmp_path, kind, name, content, options):
+    path = str(written(tmp_path / name, content))
+    if kind is RetrievalConfig:
+        options = {"documents": str(written(tmp_path / "d.jsonl", json_lines([{"id": "d", "text": "found"}])))}
+    config = kind(train=path, valid_every=2, test_every=4, test_fold=1, **options)
+    texts = TASKS.of(config).training_texts(config)
+    learned = [index for index in range(4) if f"text {index}" in texts]
+    assert learned == [0, 3]  # 1 is for validation, 2 is the test
+    more = {QuestionsConfig: ["who 0", "who 3"], PreferencesConfig: ["0", "3"], RetrievalConfig: ["found"]}
+    assert sorted(texts) == sorted(["text 0", "text 3", *more.get(kind, [])])
+
+
+def test_bpe_has_no_piece_of_held_out_records(tmp_path):
+    words = [f"{a}{b}" for a in "abcdefgh" for b in "klmnop"]
+    rows = [{"text": "zzyyxx " * 9 if i % 4 == 2 else " ".join(words[i:]), "label": "ab"[i % 2]} for i in range(40)]
+    path = str(written(tmp_path / "a.jsonl", json_lines(rows)))
+    options = {"tokenizer": "bpe", "tokenizer_vocab_size": 310, "cache_dir": str(tmp_path / "cache")}
+    for fold, is_held_out in ((1, True), (0, False)):
+        config = LabelledTextConfig(train=path, test_every=4, test_fold=fold, **options)
+        assert (len(tokenizer_of(config).encode("zzyyxx")) > 1) == is_held_out
