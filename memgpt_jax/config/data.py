@@ -78,8 +78,8 @@ class TextConfig:
     TensorFlow Datasets (`pg19`, `lm1b`, `wiki40b/en`, ...)."""
     path: str | None = None
     """With `corpus='folder'`: a folder, or a .jsonl, .csv, .tsv or .parquet file. `~` and `$VARIABLES` are expanded.
-    Each .txt, .md and .py file and each row of a table is a document; all but Parquet may be gzipped. Files and folders
-    whose names begin with a dot are skipped."""
+    Each .txt, .md and .py file and each row of a table is a document; all but Parquet may be gzipped. Quotes enclose
+    fields of .csv files alone. Files and folders whose names begin with a dot are skipped."""
     include: tuple[str, ...] = ()
     """Patterns of the files of a folder to read, such as `"*.py" "docs/**/*.md"`; default: all with a known suffix. A
     pattern without a slash is compared in every folder; one that matches a folder matches all files inside. Files with

@@ -290,6 +290,8 @@ def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tu
 def _csv_table(path: Path, options: Options, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The (number of its first line, fields) of the header and of every row; blank lines are skipped.
 
+    In TSV a line is a row and quotes are characters as any other, as in the files of GLUE; in CSV they enclose fields.
+
     Raises `ValueError` if a row does not have as many fields as the header.
     """
     last = 0
@@ -304,7 +306,8 @@ def _csv_table(path: Path, options: Options, delimiter: str) -> Iterator[tuple[i
                 )
             yield decode(line, shown(path), options.invalid_utf8, offset)
 
-    rows = csv.reader(lines(), strict=True, delimiter=delimiter)
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    rows = csv.reader(lines(), strict=True, delimiter=delimiter, quoting=quoting)
     width = None
     while True:
         first = last + 1

@@ -92,10 +92,10 @@ def confirmed_values(dialogue: Mapping[str, Any], where: str) -> list[dict[str, 
         dialogue, where: as in `dialogue_words`; a frame has `actions`, each with `act`, `slot` and `values`.
 
     Returns:
-        For each value of an action `CONFIRM` that stands in the turn and in an earlier one, without regard to case, the
-        columns `source`, the dialogue up to the value, a line `SPEAKER: utterance` for each turn; `target`, the value;
-        and `distance`, the number of words from where it was last said to the turn: `0-32`, `33-64`, `65-128` or
-        `over 128`.
+        For each value of an action `CONFIRM` that stands as whole words in the turn and in an earlier one, without
+        regard to case, the columns `source`, the dialogue up to the value, a line `SPEAKER: utterance` for each turn;
+        `target`, the value; and `distance`, the number of words from where it was last said to the turn: `0-32`,
+        `33-64`, `65-128` or `over 128`.
 
     Raises:
         ValueError: a field is missing or has another type.
@@ -105,14 +105,21 @@ def confirmed_values(dialogue: Mapping[str, Any], where: str) -> list[dict[str, 
         at = f"{where}, turn {number}"
         speaker, utterance = (field_of(turn, name, str, at) for name in ("speaker", "utterance"))
         for value in dict.fromkeys(_confirmed(turn, at)):
-            before, place = said.rfind(value.lower()), re.search(re.escape(value), utterance, re.IGNORECASE)
-            if before >= 0 and place is not None:
-                words = len(said[before:].split())
+            whole = _whole(value)
+            before, place = [match.start() for match in whole.finditer(said)], whole.search(utterance)
+            if before and place is not None:
+                words = len(said[before[-1] :].split())
                 begun = "\n".join([*lines, f"{speaker}: {utterance[: place.start()]}"]).rstrip()
                 found.append({"source": begun, "target": value, "distance": _distance(words)})
-        said += f" {utterance.lower()}"
+        said += f" {utterance}"
         lines.append(f"{speaker}: {utterance}")
     return found
+
+
+def _whole(value: str) -> re.Pattern[str]:
+    """Finds a value that is not a part of a longer word or number, such as `2` in `12`, `2:30` or `1.2`."""
+    begin, end = r"(?<!\w)(?:(?<!\d[.:])|(?!\d))", r"(?!\w)(?:(?![.:]\d)|(?<!\d))"
+    return re.compile(f"{begin}{re.escape(value)}{end}", re.IGNORECASE)
 
 
 def _confirmed(turn: Any, where: str) -> list[str]:

@@ -45,18 +45,21 @@ def test_text_is_read_unchanged(tmp_path):
 
 LINES = "".join(json.dumps({"text": text, "id": 10**n}) + "\n\n" for n, text in enumerate(["one\n", "two ▁", ""]))
 ROWS = 'id,text\r\n1,"one\n"\n\n2,"two ▁ ""x"""\n3,\n'
+TABS = 'id\ttext\r\n1\t"one\n\n2\ttwo" ▁\n3\t"x"\n4\t\n'
 
 
 def test_rows_are_documents(tmp_path):
     for name in ("f.jsonl", "g.JSONL.gz"):
         found = {f"{name}:1": "one\n", f"{name}:3": "two ▁", f"{name}:5": ""}
         assert read(write(tmp_path / name, LINES)) == found
-    for name, content in [("h.csv", ROWS), ("i.Csv.gz", ROWS), ("j.tsv", ROWS.replace(",", "\t"))]:
+    for name, content in [("h.csv", ROWS), ("i.Csv.gz", ROWS)]:
         assert read(write(tmp_path / name, content)) == {
             f"{name}:1": "one\n",
             f"{name}:2": 'two ▁ "x"',
             f"{name}:3": "",
         }
+    found = {"j.tsv:1": '"one', "j.tsv:2": 'two" ▁', "j.tsv:3": '"x"', "j.tsv:4": ""}
+    assert read(write(tmp_path / "j.tsv", TABS)) == found
     rows = [f"text {number}" for number in range(230)]
     for kind in (pyarrow.string(), pyarrow.large_string()):
         assert list(read(write(tmp_path / "k.parquet", table(rows, kind))).values()) == rows
@@ -75,7 +78,7 @@ def test_the_text_column_can_be_chosen(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.md.gz", "a.py", "a.jsonl", "a.jsonl.gz", "a.csv", "a.tsv.gz"])
 def test_byte_order_marks_are_removed(tmp_path, name):
-    content = '{"text": "\ufeffx"}\n' if ".jsonl" in name else '"text"\n\ufeffx\n' if "sv" in name else "\ufeffx"
+    content = '{"text": "\ufeffx"}\n' if ".jsonl" in name else "text\n\ufeffx\n" if "sv" in name else "\ufeffx"
     assert list(read(write(tmp_path / name, codecs.BOM_UTF8 + content.encode())).values()) == ["\ufeffx"]
     for encoding in ("utf-16", "utf-16-be", "utf-32"):
         with pytest.raises(ValueError, match=rf"{name} is not UTF-8 text: its byte order mark is .*convert it"):
@@ -112,7 +115,8 @@ DAMAGED = [
     ("a.csv", b'id,text\n1,"x\n\ny"\n2\n', "a.csv, line 5 has 1 fields, and the header of the file names 2 columns"),
     ("a.csv", b"id,text\n1,x\n2,y,z\n", "a.csv, line 3 has 3 fields"),
     ("a.csv", b'id,text\n1,"x\n2,y\n', "a.csv, line 2 is not CSV: unexpected end of data"),
-    ("a.tsv", b'text\n"x"y\n', "a.tsv, line 2 is not TSV"),
+    ("a.csv", b'text\n"x"y\n', "a.csv, line 2 is not CSV"),
+    ("a.tsv", b"text\nx\ry\n", "a.tsv, line 2 is not TSV"),
     ("a.csv", b"text\nx\na\0b\n", "a.csv, line 3 is not text: it holds a zero byte"),
     ("a.csv", b"text\nx\n\xff\n", "a.csv is not valid UTF-8 at byte offset 7"),
     ("a.parquet", b"PAR1 is not all", "a.parquet is not a readable Parquet file: "),
@@ -164,7 +168,7 @@ SOUND = {
     "a.jsonl": LINES.encode(),
     "a.jsonl.gz": gzip.compress(LINES.encode()),
     "a.csv": ROWS.encode(),
-    "a.tsv": ROWS.replace(",", "\t").encode(),
+    "a.tsv": TABS.encode(),
     "a.parquet": table(["one", "two ▁", ""] * 40),
 }
 

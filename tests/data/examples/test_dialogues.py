@@ -114,6 +114,13 @@ def test_confirmed_values_are_those_that_were_said_before(tmp_path):
         {"source": begun, "target": "Rome", "distance": "0-32"},
         {"source": f"{begun} Rome at", "target": "8 pm", "distance": "33-64"},
     ]
+    part = [turn("USER", "For 2, not " + "now " * 35 + "at 3."), confirming("At 12:30, 1.2 a 2nd table for 2.", "2")]
+    part[0]["frames"] = []
+    (found,) = read_records(written(tmp_path / "b.json", [{"turns": part}]), "sgd_confirmed")
+    assert found.values["source"].endswith("SYSTEM: At 12:30, 1.2 a 2nd table for")
+    part[0]["utterance"] += " Or at 2:30, 5:2 or 2.5?"
+    (found,) = read_records(written(tmp_path / "b.json", [{"turns": part}]), "sgd_confirmed")
+    assert found.values["distance"] == "33-64"  # from the first "2"
     turns[1]["frames"][0]["actions"][0].pop("values")
     with pytest.raises(ValueError, match="object 1, turn 2 has no field 'values'"):
         list(read_records(written(tmp_path / "a.json", [{"turns": turns}]), "sgd_confirmed"))
