@@ -13,6 +13,7 @@ import pytest
 import memgpt_jax as mg
 from memgpt_jax import models
 from memgpt_jax.data import ByteTokenizer
+from memgpt_jax.studies.commands import adapt
 from tests.laws.models import random_params
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "adapt.py"
@@ -95,6 +96,20 @@ def test_four_devices_give_the_figures_of_one(words, tmp_path):
         found[devices] = [result["bits_per_byte"] for result in results.values()]
     assert len(found[1]) == 4
     assert found[4] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_a_variant_is_measured_again_where_its_settings_are_others(words, monkeypatch, memgpt):
+    measured = []
+
+    def counted(config, params, tokenizer):
+        measured.append(config.evaluation.max_tokens)
+        return {"bits_per_byte": float(len(measured)), "curve": []}
+
+    monkeypatch.setattr(adapt, "evaluate", counted)
+    for changes, number in (([], 3), ([], 3), (["--evaluation.max-tokens", "32"], 6), (["--training.steps", "3"], 9)):
+        memgpt("adapt", *words, "--train", "False", *changes)
+        assert len(measured) == number
+    assert measured[3:] == [32] * 3 + [64] * 3
 
 
 def pruned(tree, like):

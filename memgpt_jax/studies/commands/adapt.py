@@ -8,6 +8,7 @@ training. With `--model.memory none --model.adapter_rank 8 --optimizer.trainable
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,20 +65,32 @@ def with_model(config: ExperimentConfig, **changes: Any) -> ExperimentConfig:
 
 
 def measured(start: PretrainedStart, arguments: Arguments, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
-    """The results of every variant; variants in `adapt.json` are not measured again."""
+    """The results of every variant; those in `adapt.json` with the same `settings` are not measured again."""
     config, workdir = start.config, arguments.workdir
-    path = workdir / "adapt.json"
-    results = json.loads(path.read_text()) if path.is_file() else {}
-    for name, variant in variants(config).items():
+    path, trained = workdir / "adapt.json", trained_name(config)
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    found = variants(config)
+    settings = {name: _settings(variant) for name, variant in (found | {trained: config}).items()}
+    results = {name: known[name] for name in settings if known.get(name, {}).get("settings") == settings[name]}
+
+    def add(name: str, result: Any) -> None:
+        results[name] = {**result, "settings": settings[name]}
+        workdir.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json.dumps(results, indent=2))
+
+    for name, variant in found.items():
         if name not in results:
-            results[name] = evaluate(variant, start.params(variant), tokenizer)
-            workdir.mkdir(parents=True, exist_ok=True)
-            replace_file(path, json.dumps(results, indent=2))
+            add(name, evaluate(variant, start.params(variant), tokenizer))
             jax.clear_caches()
     if arguments.train:
-        results[trained_name(config)] = train(config, workdir)["evaluation"]
-        replace_file(path, json.dumps(results, indent=2))
-    return results
+        add(trained, train(config, workdir)["evaluation"])
+    return {name: results[name] for name in settings if name in results}
+
+
+def _settings(variant: ExperimentConfig) -> str:
+    """A digest of what the result of a variant depends on before training."""
+    parts = variant.model, variant.data, variant.evaluation, variant.pretrained, variant.seed
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def trained_name(config: ExperimentConfig) -> str:
