@@ -6,7 +6,7 @@ Runs whose configs differ in the seed alone become one line of the plot, with se
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.studies.command_line import assignments
 from memgpt_jax.studies.plots import label_of_seeds
+
+METRICS = ("accuracy", "next_sentence_accuracy", "bits_per_byte", "loss")
+"""The metrics by which runs are compared, the first that all have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +86,24 @@ class Lines:
         runs.setdefault(str(run), []).extend(points)
 
     def labelled(self) -> dict[str, list[list[Mapping[str, Any]]]]:
-        """For each line its label and the points of each seed, as `plot_recall` takes them."""
-        return {label_of_seeds([*runs]) + label: [*runs.values()] for (_, label), runs in self._groups.items()}
+        """For each line its label and the points of each seed, as `plot_recall` takes them.
+
+        Labels that would be equal have the full name of the first folder.
+        """
+        names = [
+            (label_of_seeds([*runs]) + label, next(iter(runs)) + label) for (_, label), runs in self._groups.items()
+        ]
+        labels = [short for short, _ in names]
+        return {
+            (short if labels.count(short) == 1 else full): [*runs.values()]
+            for (short, full), runs in zip(names, self._groups.values(), strict=True)
+        }
+
+
+def shared_metric(results: Iterable[Mapping[str, Any]]) -> str | None:
+    """The first of METRICS that every result has; None: there is none."""
+    found = [*results]
+    return next((name for name in METRICS if all(result.get(name) is not None for result in found)), None)
 
 
 def write_results(folder: Path, stem: str, results: Mapping[str, Any]) -> Path:

@@ -62,21 +62,23 @@ def plot_recall(
     path: str | Path,
     title: str = "",
     x_label: str = "tokens of the stream",
+    metric: str = "accuracy",
 ) -> None:
-    """Accuracy against a length, one line for each label, seeds as error bars.
+    """A metric against a length, one line for each label, seeds as error bars.
 
-    `lines` maps a label to one list of `{length, accuracy, ...}` (see `recall_along_stream`) for each seed.
+    `lines` maps a label to one list of `{length, METRIC, ...}` (see `recall_along_stream`) for each seed.
     """
-    figure, axes = new_figure(title, x_label, METRIC_LABELS["accuracy"])
+    figure, axes = new_figure(title, x_label, METRIC_LABELS.get(metric, metric))
     ticks = sorted({point["length"] for seeds in lines.values() for point in seeds[0]})
     for label, seeds in lines.items():
         lengths = [point["length"] for point in seeds[0]]
-        values = [[points[i]["accuracy"] for points in seeds] for i in range(len(lengths))]
+        values = [[points[i][metric] for points in seeds] for i in range(len(lengths))]
         draw_line(axes, lengths, values, label)
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{length:,}" for length in ticks])
     axes.minorticks_off()
-    axes.set_ylim(-0.03, 1.03)
+    if metric == "accuracy":
+        axes.set_ylim(-0.03, 1.03)
     axes.legend(frameon=False)
     save(figure, path)
 

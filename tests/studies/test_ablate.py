@@ -84,6 +84,20 @@ def test_a_sweep_of_configs_applies_the_options_to_each(tmp_path, monkeypatch, m
     assert "there is no config 'nothing'" in memgpt("ablate", "shapes", *words, code=2)
 
 
+def test_runs_are_compared_by_a_metric_that_all_have(tmp_path, figures):
+    results = [{"accuracy": 0.5, "loss": 1.0, "state_bytes": 0}, {"loss": 2.0, "state_bytes": 4}]
+    table = ablate.report(sweep(["config=a,b"]), results, tmp_path, "title")
+    assert [column.header for column in table.columns][3] == "loss" and [*table.columns[3].cells] == [
+        "1.0000",
+        "2.0000",
+    ]
+    del results[1]["loss"]
+    figures.clear()
+    table = ablate.report(sweep(["config=a,b"]), results, tmp_path, "title")
+    assert [*table.columns[3].cells] == ["", ""] and [*table.columns[5].cells] == ["1", "1"] and not figures
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
+
+
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, memgpt):
     def train(config, workdir):
         workdir.mkdir(parents=True)

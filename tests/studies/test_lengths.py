@@ -72,10 +72,10 @@ def script(monkeypatch):
 
 @pytest.mark.slow
 def test_table_json_and_plot(runs, script, capsys, tmp_path):
-    lines, path, _, unit = script(*runs, "--lengths", 3, 6, "--output", tmp_path)
+    lines, path, _, unit, metric = script(*runs, "--lengths", 3, 6, "--output", tmp_path)
     results = json.loads((tmp_path / "comparison.json").read_text())
     assert list(results) == [f"{run} length {length}" for run in runs for length in (3, 6)]
-    assert path.read_bytes().startswith(b"\x89PNG") and unit == "max_length"
+    assert path.read_bytes().startswith(b"\x89PNG") and (unit, metric) == ("max_length", "accuracy")
     assert lines == {str(runs[0].parent / "copy"): [[results[f"{run} length {n}"] for n in (3, 6)] for run in runs]}
     table = capsys.readouterr().out
     assert "length" in table and "accuracy" in table
@@ -116,6 +116,15 @@ def test_no_result_is_lost_by_a_run_that_cannot_be_measured(runs, tmp_path, caps
     error = fails(runs[0], tmp_path / "recall", runs[1], "--change", "data.num_symbols=4")
     assert "1 of 3 runs failed" in error and len(measured) == 2
     assert list(json.loads((tmp_path / "comparison.json").read_text())) == [str(run) for run in runs]
+
+
+def test_results_are_written_before_a_report_that_is_not_possible(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "evaluate", lambda *_: {"loss": 0.5})
+    words = ["--lengths", "3", "6", "--output", str(tmp_path), "--report", str(tmp_path / "report.md")]
+    with pytest.raises(SystemExit):
+        command.main([str(runs[0]), *words])
+    assert "report: only runs on" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "comparison.json").read_text())) == 2 and (tmp_path / "comparison.png").is_file()
 
 
 def test_all_documents_are_read_by_one_spelling(runs, tmp_path, monkeypatch, capsys):

@@ -1,8 +1,15 @@
 """Plots are written, with labelled axes and error bars where there are seeds."""
 
+from pathlib import Path
+
 import pytest
 
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.tasks.copy import CopyConfig
 from memgpt_jax.studies import plots
+from memgpt_jax.studies.comparison import Lines
+
+COPY = CopyConfig()
 
 
 def curve(value: float) -> list[dict]:
@@ -74,14 +81,26 @@ def test_recall(tmp_path, figures):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "1,000"]
     line = axes.containers[0].lines[0]
     assert line.get_xdata().tolist() == [10, 1000] and line.get_ydata().tolist() == pytest.approx([1.0, 0.6])
-    plots.plot_recall({"a": seeds}, tmp_path / "recall.png", x_label="items")
-    assert figures[1].axes[0].get_xlabel() == "items"
+    losses = [[{"length": 10, "loss": 3.0}, {"length": 100, "loss": 5.0}]]
+    plots.plot_recall({"a": losses}, tmp_path / "recall.png", x_label="items", metric="loss")
+    (axes,) = figures[1].axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("items", "loss (nats per token)") and axes.get_ylim()[1] > 5
 
 
 def test_runs_that_differ_in_their_seed_share_a_label():
     assert plots.label_of_seeds(["runs/copy-0"]) == "runs/copy-0"
     assert plots.label_of_seeds(["runs/copy-0", "runs/copy-1"]) == "runs/copy"
     assert plots.label_of_seeds(["sweep/model=kv,seed=0", "sweep/model=kv,seed=10"]) == "sweep/model=kv,seed"
+
+
+def test_lines_of_equal_labels_have_the_names_of_folders():
+    lines = Lines()
+    for number, config in enumerate([ExperimentConfig(), ExperimentConfig(seed=1), *[ExperimentConfig(data=COPY)] * 2]):
+        lines.add(Path(f"runs/n{number}"), config, [{"length": number}])
+    points = [[{"length": number}] for number in range(4)]
+    assert lines.labelled() == {"runs/n0": points[:2], "runs/n2": points[2:]}
+    lines.add(Path("runs/other"), ExperimentConfig(seed=2), [{"length": 0}], " memory 8")
+    assert [*lines.labelled()] == ["runs/n0", "runs/n2", "runs/other memory 8"]
 
 
 def test_state_bytes(tmp_path, figures):

@@ -28,11 +28,10 @@ from rich.table import Table
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.studies.command_line import one_line_errors, override, parse, sweep, sweep_words
+from memgpt_jax.studies.comparison import shared_metric
 from memgpt_jax.studies.plots import plot_ablation, plot_curves, plot_state_bytes
 from memgpt_jax.studies.runs import run_name
 from memgpt_jax.training import RunError, train
-
-METRICS = ("accuracy", "next_sentence_accuracy", "bits_per_byte", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +46,6 @@ class Arguments:
 
     def __post_init__(self) -> None:
         sweep(self.sweep)
-
-
-def metric_of(results: list[dict[str, Any]]) -> str:
-    """The metric that is compared: the first of METRICS in the results."""
-    return next(name for name in METRICS if results[0].get(name) is not None)
 
 
 def fields_of(combinations: list[dict[str, str]]) -> list[str]:
@@ -76,10 +70,10 @@ def grouped(
 
 
 def by_state_bytes(
-    combinations: list[dict[str, str]], results: list[dict[str, Any]]
+    combinations: list[dict[str, str]], results: list[dict[str, Any]], metric: str
 ) -> dict[str, dict[int, list[float]]]:
     """The metric of all seeds by (label of the fields other than sizes, bytes of the state)."""
-    fields, metric, lines = fields_of(combinations), metric_of(results), {}
+    fields, lines = fields_of(combinations), {}
     others = [field for field in fields if field.rpartition(".")[2] not in ("memory_size", "match_state_bytes", "seed")]
     for values, result in zip(combinations, results, strict=True):
         points = lines.setdefault(label_of(values, others), {})
@@ -103,27 +97,33 @@ def write_csv(path: Path, combinations: list[dict[str, str]], results: list[dict
 
 
 def report(combinations: list[dict[str, str]], results: list[dict[str, Any]], workdir: Path, title: str) -> Table:
-    """Write CSV and plots of the runs so far, and return the table of means over seeds."""
+    """Write CSV and plots of the runs so far, and return the table of means over seeds.
+
+    Without a metric that all runs have, the table has none, and there is no plot of it.
+    """
     write_csv(workdir / "results.csv", combinations, results)
-    metric, groups = metric_of(results), grouped(combinations, results)
+    metric, groups = shared_metric(results), grouped(combinations, results)
     axis = next((field for field in fields_of(combinations) if field != "seed"), "seed")
     lines, curves = {}, {}
     parts = list(dict.fromkeys(name for run in results for name in run.get("groups", {})))
-    table = Table(axis, "other fields", "state bytes", metric, "± (seeds)", "runs", *parts)
+    table = Table(axis, "other fields", "state bytes", metric or "no shared metric", "± (seeds)", "runs", *parts)
     for (value, label), runs in groups.items():
-        scores = [run[metric] for run in runs]
+        scores = [run[metric] for run in runs] if metric else []
         lines.setdefault(label, {})[value] = scores
+        mean = f"{statistics.mean(scores):.4f}" if scores else ""
         spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
         sizes = dict.fromkeys(f"{run['state_bytes']:,}" for run in runs)
-        row = [value, label, ", ".join(sizes), f"{statistics.mean(scores):.4f}", spread, str(len(scores))]
+        row = [value, label, ", ".join(sizes), mean, spread, str(len(runs))]
         found = [[run["groups"][name] for run in runs if name in run.get("groups", {})] for name in parts]
         table.add_row(*row, *(f"{statistics.mean(values):.4f}" if values else "" for values in found))
         if runs[0].get("curve"):
             name = f"{axis.rpartition('.')[2]} {value}" + (f", {label}" if label else "")
             curves[name] = [run["curve"] for run in runs]
-    plot_ablation(lines, workdir / "results.png", axis, metric, title)
-    if len({run["state_bytes"] for run in results}) > 1:
-        plot_state_bytes(by_state_bytes(combinations, results), workdir / "state_bytes.png", metric, title)
+    if metric is not None:
+        plot_ablation(lines, workdir / "results.png", axis, metric, title)
+        if len({run["state_bytes"] for run in results}) > 1:
+            points = by_state_bytes(combinations, results, metric)
+            plot_state_bytes(points, workdir / "state_bytes.png", metric, title)
     if curves:
         plot_curves(curves, workdir / "curves.png", title)
     return table

@@ -6,9 +6,9 @@
     memgpt-jax evaluate runs/copy-0 runs/copy-1 runs/copy-2 --lengths 20 40 80 160
 
 Results on texts and histories are also given by length, in four groups of about equal size, as a table and a plot.
-`--lengths` evaluates tasks at other lengths than in training, texts by their first tokens, and plots accuracy against
-length; runs whose configs differ only in the seed become one line. All results are written to `comparison.json` and
-`comparison.png` in the folder of the first run or in `--output`."""
+`--lengths` evaluates tasks at other lengths than in training, texts by their first tokens, and plots accuracy or loss
+against length; runs whose configs differ only in the seed become one line. All results are written to
+`comparison.json` and `comparison.png` in the folder of the first run or in `--output`."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +31,7 @@ from memgpt_jax.studies.comparison import (
     check_failed,
     check_runs,
     others_go_on,
+    shared_metric,
     write_results,
 )
 from memgpt_jax.studies.plots import plot_by_length, plot_curves, plot_recall
@@ -232,8 +233,6 @@ def show(
     divided = comparable(results)
     if divided:
         console.print(lengths_table(divided))
-    if arguments.report is not None:
-        write_report(arguments.report, results)
     plot = write_results(arguments.folder, "comparison", results)
     curves = {label: [result["curve"]] for label, result in results.items() if result.get("curve")}
     if curves:
@@ -241,8 +240,11 @@ def show(
     if divided and not arguments.lengths:
         seeds = {label: [points[-1] for points in runs] for label, runs in groups.labelled().items()}
         plot_by_length(seeds, plot, "Held-out results by length")
-    if arguments.lengths:
-        plot_recall(lines.labelled(), plot, "Tasks at other lengths than in training", ", ".join(units))
+    metric = shared_metric(results.values())
+    if arguments.lengths and metric is not None:
+        plot_recall(lines.labelled(), plot, "Tasks at other lengths than in training", ", ".join(units), metric)
+    if arguments.report is not None:
+        write_report(arguments.report, results)
 
 
 @one_line_errors((RunError, ValueError))
