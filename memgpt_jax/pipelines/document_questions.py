@@ -41,11 +41,14 @@ class DocumentQuestions:
         self.tokens = config.tokens(loaded.tokenizer)
 
     def read(self, document: str) -> "Reading":
-        """Read a document of any length. Raises `ValueError` if it is empty or does not fit the model."""
+        """Read a document of any length, without spaces around it.
+
+        Raises `ValueError` if it is empty or does not fit the model.
+        """
         (text,) = texts_of([document])
         check(bool(text.strip()), "the document is empty")
         session = Session((self.model, self.params), self.tokens.tokenizer)
-        session.feed(self.tokens.before + text)
+        session.feed(self.tokens.before + text.strip())
         return Reading(self, session, text)
 
     def __call__(self, *, question: str | Sequence[str], context: str, max_new_tokens: int | None = None) -> Any:
@@ -86,9 +89,9 @@ class Reading:
             {"start", "end", "text", "weight", "usual"}: `document[start:end]` is `text`, `weight` is the share of all
             reads, and `usual` this share for questions about any document.
         """
-        questions, pipeline = texts_of(question), self.pipeline
+        questions, pipeline = [text.strip() for text in texts_of(question)], self.pipeline
         for text in questions:
-            check(bool(text.strip()), "a question is empty")
+            check(bool(text), "a question is empty")
         default = pipeline.config.max_new_tokens
         longest = default if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1)
         state, unread, penalty = self.session.state, self.session.unread, pipeline.config.repetition_penalty
@@ -115,7 +118,8 @@ class Reading:
         """The first `number` sources of each question and its answer."""
         pipeline, tokens, unread = self.pipeline, self.pipeline.tokens, self.session.unread
         check(self.document is not None, "sources need the text of the document: Reading(pipeline, session, document)")
-        text = self.document or ""
+        document = self.document or ""
+        text = document.strip()
         weights = question_weights(
             (pipeline.model, pipeline.params),
             self.session.state,
@@ -126,5 +130,6 @@ class Reading:
         )
         ends = tokens.ends(text)
         check(len(weights.usual) >= len(ends), "the session has not read the whole document whose text is given")
+        places = np.where(ends > 0, ends + document.index(text), 0)  # in the document as it was given
         usual = weights.usual[: len(ends)]
-        return [sources(text, ends, of_row[: len(ends)], usual, number) for of_row in weights.asked]
+        return [sources(document, places, of_row[: len(ends)], usual, number) for of_row in weights.asked]

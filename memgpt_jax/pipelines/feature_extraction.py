@@ -13,7 +13,10 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig, TruncationSide
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig
 from memgpt_jax.data.tasks.labelled_text import document_ids
+from memgpt_jax.data.tasks.replies import RepliesConfig
+from memgpt_jax.data.tasks.retrieval import RetrievalConfig
 from memgpt_jax.data.text import clean
+from memgpt_jax.data.text.words import single_spaced
 from memgpt_jax.evaluation.documents import call_size, check_lengths, end_outputs
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
@@ -29,7 +32,8 @@ class FeatureExtraction:
     >>> vectors = mg.pipeline("feature-extraction", model="sentence-transformers/all-MiniLM-L6-v2", pool="mean")
     >>> vectors(["A fine film.", "Two hours lost."])  # [2, 384], each of length 1
 
-    A text is read in calls of `length` tokens with the memory carried. Texts are cleaned as those of the run were.
+    A text is read in calls of `length` tokens with the memory carried. Texts are cleaned as those of the run were; runs
+    on `RetrievalConfig` and `RepliesConfig` read single spaces between words.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class FeatureExtraction:
         check(pool in ("none", "mean", "head"), f"pool must be 'none', 'mean' or 'head', got {pool!r}")
         check(pool != "head" or of_texts, "pool='head' needs a model with a VectorHead")
         settings = head if isinstance(head, StreamHeadConfig) else VectorHeadConfig()
+        self.data = loaded.data
         self.clean, self.max_length = settings.clean, settings.max_length
         self.truncation_side: TruncationSide = settings.truncation_side
         if pool != "head" and isinstance(self.config, HeadedConfig):
@@ -66,7 +71,7 @@ class FeatureExtraction:
             With `none` a list with an array [1, tokens, D] for each text, special tokens included; for a single text
             its array. With `mean` and `head` an array [texts, D] of unit vectors; for a single text [D].
         """
-        single, texts = isinstance(inputs, str), [clean(text, self.clean).text for text in texts_of(inputs)]
+        single, texts = isinstance(inputs, str), [self._read(text) for text in texts_of(inputs)]
         if not texts and self.pool != "none":
             return self([""])[:0]
         if self.pool == "head":
@@ -80,6 +85,12 @@ class FeatureExtraction:
             return arrays[0] if single else arrays
         means = np.stack([self.mean(ids) for ids in documents])
         return means[0] if single else means
+
+    def _read(self, text: str) -> str:
+        """A text as the task of the run reads it; for `RepliesConfig` a turn or a history, one turn a line."""
+        if isinstance(self.data, RepliesConfig):
+            return "\n".join(single_spaced(turn) for turn in text.strip().split("\n"))
+        return single_spaced(text) if isinstance(self.data, RetrievalConfig) else clean(text, self.clean).text
 
     def record(self, text: str, *, top: int = 5, question: str | None = None) -> dict[str, Any]:
         """The result for one text as an object of JSON: {"text", "vector"}, with `none` {"text", "vectors"}."""

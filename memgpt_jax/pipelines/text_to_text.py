@@ -58,7 +58,7 @@ class TextToText:
         """Write a text after each source.
 
         Args:
-            inputs: a source, or several, of any length.
+            inputs: a source, or several, of any length; spaces around them are not read.
             max_new_tokens: maximum number of new tokens; default: that of the run's task.
             num_beams: beams of the search, 1: greedy; default: that of the run's task.
             options: further options of `mg.generate`, such as `length_penalty`.
@@ -66,9 +66,9 @@ class TextToText:
         Returns:
             A list with one dictionary for each source, also for a single one.
         """
-        texts = texts_of(inputs)
+        texts = [text.strip() for text in texts_of(inputs)]
         for text in texts:
-            check(bool(text.strip()), "a source is empty")
+            check(bool(text), "a source is empty")
         if not texts:
             return []
         longest = self.config.max_new_tokens if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1)

@@ -282,7 +282,7 @@ def test_questions_leave_a_reading_unchanged(tmp_path, params):
     several = ask(["Tom?", "Ada?", "Eva?"], max_new_tokens=5)
     assert several[1] == first == ask("Ada?", max_new_tokens=5)
     jax.tree.map(np.testing.assert_array_equal, before, ask.session.state)
-    assert pipeline(question="Ada?", context=ROWS[0]["document"], max_new_tokens=5) == first
+    assert pipeline(question=" Ada?\n", context=f"\n {ROWS[0]['document']} ", max_new_tokens=5) == first
     ask.session.save(tmp_path / "session")
     loaded = mg.Session.load(tmp_path / "session", (pipeline.model, params), BYTES)
     assert Reading(pipeline, loaded)("Ada?", max_new_tokens=5) == first

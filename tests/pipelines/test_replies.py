@@ -68,6 +68,7 @@ def test_the_pipeline_reads_the_end_of_a_history_as_the_evaluation_does(run, tas
     (expected,) = end_outputs(config.model, params, [train.ids(history)], rows=1, length=16)
     assert len(train.ids(history)) == 16
     np.testing.assert_allclose(vectors(history), expected, atol=1e-5)
+    np.testing.assert_array_equal(vectors(f"\n{history}".replace(" ", "  ")), vectors(history))
 
 
 def test_a_resumed_run_is_the_same_bitwise(run, tmp_path):

@@ -57,10 +57,10 @@ def test_the_documents_are_found(found):
 
 def test_the_pipeline_gives_unit_vectors_that_rank(found):
     vectors = mg.pipeline(found.workdir)
-    asked, documents = vectors("heat 7"), vectors([f"about {word}" for word in WORDS])
+    asked, documents = vectors(" heat\n 7"), vectors([f"about {word}" for word in WORDS])
     assert asked.shape == (32,) and documents.shape == (6, 32)
     np.testing.assert_allclose(np.linalg.norm(documents, axis=1), 1, rtol=1e-5)
-    assert np.argmax(documents @ asked) == 1
+    assert np.argmax(documents @ asked) == 1 and (asked == vectors("heat 7")).all()
     assert mg.pipeline(found.workdir, pool="none")("heat").shape == (1, 5, 32)
     with pytest.raises(ValueError, match="pool must be 'none', 'mean' or 'head', got 'max'"):
         mg.pipeline(found.workdir, pool="max")

@@ -14,6 +14,7 @@ from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.labelled_text import cut, document_ids
 from memgpt_jax.data.tasks.vectors import RowPair, VectorsConfig, VectorsTask
+from memgpt_jax.data.text.words import single_spaced
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 DRAWS_SEED = 0
@@ -130,7 +131,7 @@ def _turns(config: RepliesConfig, record: Record) -> list[Turn]:
         where = f"{record.where}, turn {number}"
         speaker = None if config.reply_speaker is None else field_of(turn, config.speaker_field, str, where)
         text = turn if isinstance(turn, str) else field_of(turn, config.utterance_field, str, where)
-        found.append(Turn(where, speaker, " ".join(text.split())))
+        found.append(Turn(where, speaker, single_spaced(text)))
     return found
 
 

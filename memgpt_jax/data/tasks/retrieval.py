@@ -13,6 +13,7 @@ from memgpt_jax.data.examples.trec import Judgement, read_judgements
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.labelled_text import cut, document_ids
 from memgpt_jax.data.tasks.vectors import RowPair, VectorsConfig, VectorsTask
+from memgpt_jax.data.text.words import single_spaced
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
@@ -126,5 +127,5 @@ def _by_name(records: list[Record], name: str, column: str) -> dict[str, str]:
     for record in records:
         key = record.label(name)
         check(key not in found, f"{record.where}: another record has the same {name!r}: {key!r}")
-        found[key] = " ".join(record.text(column).split())
+        found[key] = single_spaced(record.text(column))
     return found

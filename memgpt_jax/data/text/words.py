@@ -6,6 +6,11 @@ import sys
 import unicodedata
 
 
+def single_spaced(text: str) -> str:
+    """The words of a text, separated by single spaces."""
+    return " ".join(text.split())
+
+
 @functools.cache
 def _letter() -> str:
     """The pattern of a letter or digit with its combining marks and joiners."""
