@@ -45,8 +45,7 @@ def evaluate_replies(config: ExperimentConfig, params: models.Params, task: Repl
     )
     scores = np.einsum("nc,nkc->nk", asked, found[places.reshape(choices.shape)])
     check_finite(scores)
-    excluded = choices == choices[:, :1]
-    excluded[:, 0] = False
+    excluded = np.tril(choices[:, :, None] == choices[:, None], -1).any(axis=-1)  # equal to an earlier one
     ranks = ranks_of(scores, np.zeros(len(scores), int), excluded)
     head = instance_of(instance_of(config.model, HeadedConfig, "model").head, VectorHeadConfig, "model.head")
     logits = np.where(excluded, -np.inf, scores / head.temperature)

@@ -361,6 +361,7 @@ def test_a_file_that_is_not_json_and_a_model_without_token_types_are_refused(tmp
         ("", [], 1, 1),
         ("x", [], 0, 0),
         ("the", ["a"], 1, 1),
+        ("a", ["the", "cat"], 0, 0),
     ],
 )
 def test_exact_match_and_f1_are_those_of_squad(answer, references, match, f1):

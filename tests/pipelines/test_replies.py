@@ -130,7 +130,7 @@ def test_candidates_are_those_of_the_draws(task):
 
 @pytest.mark.slow
 def test_the_evaluation_is_that_of_plain_loops_for_any_calls(task):
-    """Each history against its candidates, without those that equal the reply; a decoder may read in any calls."""
+    """Each history against its different candidates; a decoder may read in any calls."""
     memory = mg.KVMemoryConfig(memory_size=8, head_dim=8)
     backbone = mg.ModelConfig(**SIZES | {"segment_length": 4}, window_size=4, memory=memory)
     model = mg.HeadedConfig(backbone=backbone, head=mg.VectorHeadConfig(temperature=0.5))
@@ -141,7 +141,7 @@ def test_the_evaluation_is_that_of_plain_loops_for_any_calls(task):
     vectors = dict(zip(texts, found, strict=True))
     ranks, losses = [], []
     for reply, row in zip(valid.replies[:9], valid.choices(), strict=False):
-        others = [valid.texts[place] for place in row[1:] if valid.texts[place] != reply.text]
+        others = [valid.texts[place] for place in {*row[1:]} if valid.texts[place] != reply.text]
         own, *rest = (float(vectors[reply.history] @ vectors[text]) for text in (reply.text, *others))
         ranks.append(1 + sum(score > own for score in rest))
         losses.append(np.log(sum(np.exp(score / 0.5) for score in (own, *rest))) - own / 0.5)

@@ -47,14 +47,15 @@ def entity_pairs(text: str, entities: Sequence[tuple[int, int, str]]) -> list[En
 
 
 def _marked(text: str, head: Span, tail: Span) -> str:
-    marks = [
-        mark
-        for role, span in (("head", head), ("tail", tail))
-        for mark in ((span.start, f"[{role} {span.name}] "), (span.end, f" [/{role}]"))
-    ]
-    for place, mark in sorted(marks, reverse=True):
-        text = text[:place] + mark + text[place:]
-    return text
+    begins, ends = [], []
+    # At equal places the outer span begins first and ends last; of equal spans the first is the outer one.
+    for role, span in sorted((("head", head), ("tail", tail)), key=lambda item: item[1].start - item[1].end):
+        begins.append((span.start, f"[{role} {span.name}] "))
+        ends.insert(0, (span.end, f" [/{role}]"))
+    place, marked = 0, ""
+    for at, mark in sorted([*ends, *begins], key=lambda item: item[0]):
+        place, marked = at, marked + text[place:at] + mark
+    return marked + text[place:]
 
 
 def words_of_entities(values: Mapping[str, Any], where: str) -> dict[str, list[str]]:

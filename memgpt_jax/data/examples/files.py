@@ -61,7 +61,7 @@ class NumbersConfig(ObjectiveConfig):
     tokens after them give away, so that the backbone must be causal."""
 
     def check_model(self, model: Any, length: int) -> None:
-        """Raise `ValueError` if the model has no head for numbers, or head or backbone do not fit the numbers."""
+        """Raise `ValueError` if the model has no head for numbers, or head, backbone or rows do not fit the numbers."""
         super().check_model(model, length)
         check(
             not self.of_texts or getattr(model.head, "pool", None) != "none",
@@ -70,6 +70,11 @@ class NumbersConfig(ObjectiveConfig):
         check(
             self.of_texts or model.backbone.causal,
             f"data.ask='rating' needs a decoder: this {type(model.backbone).__name__} reads the rating after its item",
+        )
+        check(
+            self.of_texts or length % 2 == 0,
+            f"data.ask='rating' needs rows of whole pairs of an item and its rating: training.sequence_length={length} "
+            "must be even",
         )
 
 

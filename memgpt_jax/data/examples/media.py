@@ -24,8 +24,8 @@ class MediaConfig(TaskConfig):
     """Base of the tasks that are learned from files of pictures or sound with a label each.
 
     `test` holds the files of `test_groups` and the last `test_last` files of each label and group, `valid` those of
-    `valid_groups`, or without them every `valid_every`-th of the others, in the order of their names. A file that a
-    table names in several rows is in the split of its first row.
+    `valid_groups`, or without them every `valid_every`-th of the others. The order is that of their names, or of the
+    rows of a table. A file that a table names in several rows is in the split of its first row.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = ()
@@ -48,7 +48,7 @@ class MediaConfig(TaskConfig):
     test_groups: tuple[str, ...] = ()
     """Groups whose files are the test split."""
     test_last: int | None = None
-    """Number of files of each label, and of each group, that are in the test split: the last by name."""
+    """Number of files of each label, and of each group, that are in the test split: the last by name, or of a table."""
     valid_groups: tuple[str, ...] = ()
     """Groups whose files are the validation split."""
     valid_every: int = 10

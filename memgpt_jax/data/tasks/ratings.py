@@ -84,8 +84,8 @@ class RatingsConfig(TaskConfig):
         check(not isinstance(self.levels, str), f"data.levels must be a list of numbers, got {self.levels!r}")
         set_tuples(self, "levels", "text_columns")
         check(
-            self.held_out < 1 or self.held_out == int(self.held_out),
-            f"data.held_out must be a whole number or below 1, got {self.held_out}",
+            0 < self.held_out < 1 or (self.held_out >= 1 and self.held_out % 1 == 0),
+            f"data.held_out must be a whole number from 1 on or between 0 and 1, got {self.held_out}",
         )
         check(0 <= self.drop < 1, f"data.drop must be in [0, 1), got {self.drop}")
         check_statistics(self.mean, self.std)

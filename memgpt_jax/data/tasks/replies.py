@@ -45,7 +45,7 @@ class RepliesConfig(CutTextsConfig):
     truncation_side: TruncationSide = "left"  # the last turns of a history matter most
     candidates: int = 20
     """Turns among which a reply is ranked in evaluation: itself, and others drawn from the replies of the split. Drawn
-    turns that equal it are left out."""
+    turns that equal it or one that is drawn before are left out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

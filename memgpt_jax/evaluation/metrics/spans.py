@@ -33,17 +33,23 @@ def normal(answer: str) -> str:
     return " ".join(ARTICLES.sub(" ", answer.lower().translate(PUNCTUATION)).split())
 
 
+def _normal_references(references: Sequence[str]) -> list[str]:
+    """The references that have words, normalised; if none has, one that is empty."""
+    return [reference for reference in map(normal, references) if reference] or [""]
+
+
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1 if the answer equals a reference, else 0. No references: 1 if the answer is empty."""
-    return float(normal(answer) in {normal(reference) for reference in references or [""]})
+    """1 if the answer equals a reference with words, else 0. No such reference: 1 if the answer has no words."""
+    return float(normal(answer) in _normal_references(references))
 
 
 def word_f1(answer: str, references: Sequence[str]) -> float:
     """The highest F1 of words over the references: 2 common / (words of the answer + words of the reference).
 
-    Of two texts, one of which has no words, it is 1 if both have none, else 0. No references: one that is empty.
+    Of two texts, one of which has no words, it is 1 if both have none, else 0. References without words count only if
+    all are; no references: one that is empty.
     """
-    return max(_word_f1(normal(answer).split(), normal(reference).split()) for reference in references or [""])
+    return max(_word_f1(normal(answer).split(), reference.split()) for reference in _normal_references(references))
 
 
 def _word_f1(words: list[str], expected: list[str]) -> float:

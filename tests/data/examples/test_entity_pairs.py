@@ -50,6 +50,14 @@ def test_marks_of_entities_that_touch_or_lie_in_each_other():
     ]
     first = mg.data.entity_pairs("abc", nested)[0]
     assert first == ("abc", "b", "[head x] a[tail y] b [/tail]c [/head]")
+    for spans, expected in (
+        ([(0, 3, "x"), (0, 1, "y")], "[head x] [tail y] a [/tail]bc [/head]"),
+        ([(0, 1, "y"), (0, 3, "x")], "[tail x] [head y] a [/head]bc [/tail]"),
+        ([(1, 3, "y"), (0, 3, "x")], "[tail x] a[head y] bc [/head] [/tail]"),
+        ([(0, 3, "y"), (2, 3, "x")], "[head y] ab[tail x] c [/tail] [/head]"),
+        ([(0, 3, "y"), (0, 3, "x")], "[head y] [tail x] abc [/tail] [/head]"),
+    ):
+        assert mg.data.entity_pairs("abc", spans)[0].text == expected
     assert mg.data.entity_pairs("abc", nested[:1]) == []
     with pytest.raises(ValueError, match="the entity 'x' has the characters 0 to 4 of a text of 3 characters"):
         mg.data.entity_pairs("abc", [(0, 4, "x")])

@@ -247,7 +247,9 @@ def test_ratings_are_evaluated_in_their_unit_whatever_the_calls(small):
         ("user,movieId,rating,timestamp\n1,2,3,4\n", {}, "line 2 has no column 'userId'"),
         (HEADER, {}, "has no records"),
         (HEADER + "1,2,3,4\n", {}, "holds no user with twice the items of data.held_out=2.0"),
-        (HEADER, {"held_out": 1.5}, "data.held_out must be a whole number or below 1"),
+        (HEADER, {"held_out": 1.5}, "data.held_out must be a whole number from 1 on or between 0 and 1, got 1.5"),
+        (HEADER, {"held_out": 0.0}, "data.held_out must be a whole number from 1 on or between 0 and 1, got 0.0"),
+        (HEADER, {"held_out": -0.5}, "data.held_out must be a whole number from 1 on or between 0 and 1, got -0.5"),
         (HEADER, {"ask": "user"}, "ask"),
         (HEADER, {"valid_every": 1}, "data.valid_every must be at least 2"),
         (HEADER, {"drop": 1.0}, r"data.drop must be in \[0, 1\), got 1.0"),
@@ -292,6 +294,11 @@ def test_a_model_that_would_read_the_answer_is_refused():
     head = mg.ScalarHeadConfig(pool="none")
     data = RatingsConfig(path="ratings.csv", ask="rating")
     ExperimentConfig(data=data, model=mg.HeadedConfig(backbone=mg.ModelConfig(**sizes), head=head))
+    odd = {"training": mg.TrainingConfig(sequence_length=129, carry_state=False)}
+    odd |= {"evaluation": mg.EvaluationConfig(chunk_length=129)}
+    thirds = mg.HeadedConfig(backbone=mg.ModelConfig(**sizes, segment_length=3), head=head)
+    with pytest.raises(ValueError, match=r"training.sequence_length=129 must be even"):
+        ExperimentConfig(data=data, model=thirds, **odd)
     encoder = mg.EncoderConfig(**sizes, heads=())
     both = mg.Seq2SeqConfig(encoder=encoder, decoder=mg.ModelConfig(**sizes, source_length=64))
     for backbone in (encoder, both):
