@@ -1,12 +1,15 @@
 """Held-out evaluation of text, objectives, tasks, and of recall in one long stream."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
 from memgpt_jax import data
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
+from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
+from memgpt_jax.data.tasks.text_pairs import WrittenTextsConfig
 from memgpt_jax.evaluation.document_questions import (
     DocumentQuestionsResult,
     check_document_questions,
@@ -22,9 +25,12 @@ from memgpt_jax.evaluation.labels import LabelResult, evaluate_labels
 from memgpt_jax.evaluation.links import LinkResult, check_links, evaluate_links
 from memgpt_jax.evaluation.long_stream import RecallPoint, recall_along_stream
 from memgpt_jax.evaluation.metrics import METRICS, Metric, register_metric
+from memgpt_jax.evaluation.metrics.entities import marks_entities
+from memgpt_jax.evaluation.metrics.mentions import MentionMetrics
+from memgpt_jax.evaluation.metrics.texts import TextMetrics, text_metrics
 from memgpt_jax.evaluation.multi_labels import MultiLabelResult, evaluate_multi_labels
 from memgpt_jax.evaluation.numbers import NumberResult, evaluate_numbers
-from memgpt_jax.evaluation.objectives import ObjectiveResult, check_batches, evaluate_batches
+from memgpt_jax.evaluation.objectives import ObjectiveResult, batch_results, check_batches, evaluate_batches
 from memgpt_jax.evaluation.preferences import PreferenceResult, check_preferences, evaluate_preferences
 from memgpt_jax.evaluation.ranking import RankingResult, check_ranking, evaluate_ranking
 from memgpt_jax.evaluation.replies import ReplyResult, check_replies, evaluate_replies
@@ -135,12 +141,13 @@ def check_evaluation(config: ExperimentConfig, tokenizer: data.Tokenizer | None)
     """
     if isinstance(config.data, TaskConfig):
         task = data.make_task(config.data, config.evaluation.split, tokenizer)
-        evaluator = TASK_EVALUATORS[task.evaluation]
-        _check_metric(config, evaluator.evaluate)
+        evaluator, absent = TASK_EVALUATORS[task.evaluation], _absent_results(task)
+        _check_metric(config, [name for name in measured_names(evaluator.evaluate) if name not in absent])
         return evaluator.check(config, task)
     tokenizer = data.make_tokenizer(config.data) if tokenizer is None else tokenizer
-    evaluator = EVALUATORS[data.make_objective(config.data.objective).evaluation]
-    _check_metric(config, evaluator.evaluate)
+    kind = data.make_objective(config.data.objective).evaluation
+    evaluator = EVALUATORS[kind]
+    _check_metric(config, batch_results(config) if kind == "batches" else measured_names(evaluator.evaluate))
     return evaluator.check(config, tokenizer)
 
 
@@ -150,10 +157,22 @@ def measured_names(evaluation: Callable[..., Any]) -> list[str]:
     return [name for name, kind in results.items() if kind in (float, float | None)]
 
 
-def _check_metric(config: ExperimentConfig, evaluation: Callable[..., Any]) -> None:
-    valid = measured_names(evaluation)
+def _absent_results(task: data.Task[Any]) -> set[str]:
+    """The names of results that the evaluation of a task has with other settings of its data alone."""
+    config, absent = task.config, set()
+    if isinstance(config, WrittenTextsConfig | DocumentQuestionsConfig):
+        absent.update(TextMetrics.__annotations__.keys() - text_metrics(config.metrics, ["a"], [["a"]]).keys())
+    if isinstance(config, TaggedTextConfig) and not marks_entities(config.tags):
+        absent.update(MentionMetrics.__annotations__)
+    timed = ("seconds_per_question", "seconds_per_question_read_again", "same_answers")
+    for field, names in {"phrase": ("phrase",), "read_again": timed, "cite": ("source_right", "source_chance")}.items():
+        absent.update(() if getattr(config, field, None) else names)
+    return absent
+
+
+def _check_metric(config: ExperimentConfig, valid: Sequence[str]) -> None:
     check(
-        config.evaluation.metric in valid,
+        config.evaluation.every is None or config.evaluation.metric in valid,
         f"evaluation.metric={config.evaluation.metric!r} is not in the results; valid: {', '.join(valid)}",
     )
 

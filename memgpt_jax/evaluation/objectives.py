@@ -89,6 +89,14 @@ def evaluate_batches(config: ExperimentConfig, params: models.Params, tokenizer:
     return result
 
 
+def batch_results(config: ExperimentConfig) -> list[str]:
+    """The names of the numbers that `evaluate_batches` measures, without those that it counts."""
+    found = []
+    for head, targets in data.batch_shapes(config.data, config.training).targets.items():
+        found += ["loss", "accuracy", "unigram_loss"] if targets.ndim == 2 else [f"{head}_loss", f"{head}_accuracy"]
+    return found
+
+
 def check_batches(config: ExperimentConfig, tokenizer: data.Tokenizer) -> None:
     """Make the first batch of `evaluate_batches`; `ValueError` if the corpus is not valid."""
     text = instance_of(config.data, TextConfig, "data")

@@ -7,12 +7,14 @@ from jax.sharding import AbstractMesh
 
 from memgpt_jax import data, parallel
 from memgpt_jax.config.data import TextConfig
-from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, ParallelConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, ParallelConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig
+from memgpt_jax.data.objectives.masked import MaskedConfig
 from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
+from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.evaluation import check_evaluation
 from memgpt_jax.memory import resolved
 from memgpt_jax.training import RunError, read_metrics, start, train
@@ -61,6 +63,22 @@ def test_the_held_out_text_of_a_task_and_of_an_objective(tmp_path, make_config, 
     corpus = text("train")
     task = NeedleConfig(text=corpus, num_needles=1, num_questions=1, gap_length=8, num_words=2)
     refuses(make_config(data=task, model=PLAIN, sequence_length=256), tmp_path / "run", "'valid'")
+
+
+def test_a_metric_that_the_settings_do_not_measure(tmp_path, text):
+    masked = text("train", "valid", objective=MaskedConfig())
+    (tmp_path / "pairs.jsonl").write_text('{"source": "a", "target": "b"}\n' * 20)
+    pairs = TextPairsConfig(train=str(tmp_path / "pairs.jsonl"), tokenizer="byte", metrics=("rouge",))
+    encoder = EncoderConfig(**PLAIN, heads=("masked",))
+    for name, corpus, model, valid in (
+        ("next_sentence_loss", masked, encoder, "loss, accuracy, unigram_loss"),
+        ("bleu", pairs, ModelConfig(**PLAIN), "rouge1, rouge2, rouge_l, rouge_lsum, loss"),
+    ):
+        training = TrainingConfig(carry_state=False, checkpoint_every=5)
+        evaluation = EvaluationConfig(every=5, metric=name)
+        config = ExperimentConfig(data=corpus, model=model, training=training, evaluation=evaluation)
+        with pytest.raises(ValueError, match=f"evaluation.metric='{name}' is not in the results; valid: {valid}$"):
+            check_evaluation(config, data.ByteTokenizer())
 
 
 def test_a_tokenizer_that_does_not_fit_or_is_not_there(tmp_path, make_config, text):
