@@ -57,11 +57,6 @@ def at_most(value: float) -> Bound:
     return Bound(high=value)
 
 
-def near(value: float, tolerance: float) -> Bound:
-    """value ± tolerance."""
-    return Bound(value - tolerance, value + tolerance)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One case of a claim: the config that is trained, and how the run is measured."""
@@ -139,6 +134,7 @@ class Claim:
         judged = (self.order is not None and len(self.cases) > 1) or any(case.expected for case in self.cases)
         alike = self.order is None or all(case.metric in (None, self.metric) for case in self.cases)
         check(alike, f"{self.name}: an order compares one metric, so no case may have another than {self.metric}")
+        check(bool(self.seeds), f"{self.name}: seeds is empty: give at least one")
         check(judged, f"{self.name}: a claim needs a case with `expected`, or an order of several cases")
         labels = [case.label for case in self.cases]
         check(len(set(labels)) == len(labels), f"{self.name}: labels of cases must be distinct, got {labels}")

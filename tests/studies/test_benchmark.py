@@ -105,10 +105,38 @@ def test_a_larger_memory_is_not_tried_where_a_smaller_is_too_slow(clock):
     makers = [maker("none", None, 1.0), maker("kv", "8", 16.0), maker("kv", "16", 2.0), maker("knn", "16", 2.0)]
     kept = []
     probe = Case(run=lambda: clock.__setitem__(0, clock[0] + 1.0) or 0.0)
-    rows = command.measure(makers, probe, rounds=1, keep=lambda rows: kept.append(len(rows)))
+    rows = command.measure([(*maker, probe) for maker in makers], rounds=1, keep=lambda rows: kept.append(len(rows)))
     assert kept == [1, 2, 3]
     assert [row["model.memory"] for row in rows] == ["none", "kv", "knn"]
     assert [row["relative speed"] for row in rows] == [1, 1 / 16, 1 / 2]
+
+
+def test_a_reference_that_fails_ends_the_benchmark(clock):
+    def case():
+        return Case(run=lambda: clock.__setitem__(0, clock[0] + 1.0) or 0.0, tokens=1)
+
+    def fails():
+        raise ValueError("out of memory\nat 0x0")
+
+    kept = []
+    makers = [({"rows": rows}, make, case()) for rows, make in ((1, fails), (2, case))]
+    with pytest.raises(ValueError, match=r"the first case, rows=1, is the reference, .* measured: out of memory$"):
+        command.measure(makers, rounds=1, keep=kept.append)
+    assert not kept
+    rows = command.measure(makers[::-1], rounds=1, keep=kept.append)
+    assert rows[1] == {"rows": 1, "failed": "out of memory"} and rows[0]["relative speed"] == 1
+
+
+def test_each_dtype_has_its_own_probe(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(command, "measure", lambda makers, rounds, keep: found.extend(makers) or [])
+    monkeypatch.setattr(benchmark, "matmul_probe", lambda dtype: dtype)
+    words = ["--sweep", "model.dtype=float32,bfloat16", "model.window_size=8,16", "--output", str(tmp_path)]
+    monkeypatch.setattr(command, "draw", lambda *_: None)
+    command.main(["train", "recall", *words])
+    assert [(label["model.dtype"], probe) for label, _, probe in found] == [
+        (dtype, dtype) for dtype in ("float32", "bfloat16") for _ in range(2)
+    ]
 
 
 def test_peers_are_run_as_often_as_ours():

@@ -18,7 +18,7 @@ from memgpt_jax.studies import ledger
 from memgpt_jax.studies.claims import CLAIMS
 from memgpt_jax.studies.command_line import assignments
 from memgpt_jax.studies.commands import ledger as command
-from memgpt_jax.studies.ledger import Case, Claim, Measured, Outcome, at_least, at_most, near
+from memgpt_jax.studies.ledger import Bound, Case, Claim, Measured, Outcome, at_least, at_most
 from memgpt_jax.training import RunError
 from tests.laws.memories import difference
 
@@ -57,7 +57,7 @@ def case(label: str, expected=None) -> Case:
     [
         (at_least(0.99), [0.99, 1.0], [0.98, float("nan")], "at least 0.99"),
         (at_most(0.2), [0.2, 0.0], [0.21, float("nan")], "at most 0.2"),
-        (near(1.9, 0.25), [1.65, 2.15], [1.6, 2.2, float("nan")], "1.65 to 2.15"),
+        (Bound(1.65, 2.15), [1.65, 2.15], [1.6, 2.2, float("nan")], "1.65 to 2.15"),
     ],
 )
 def test_a_bound_is_for_every_seed(bound, inside, outside, text):
@@ -86,6 +86,7 @@ def test_an_order_is_for_every_seed(order, sign):
         ({"cases": (case("kv"),)}, "needs a case with `expected`, or an order"),
         ({"cases": (case("kv"),), "order": "falls"}, "needs a case with `expected`, or an order of several"),
         ({"cases": (CASE, CASE)}, "labels of cases must be distinct"),
+        ({"seeds": ()}, "a_claim: seeds is empty: give at least one"),
         ({"order": "up"}, "order must be one of 'rises', 'falls', None, got 'up'"),
         ({"tier": "tpu"}, "tier must be one of 'cpu', 'cpu-long', 'gpu', got 'tpu'"),
     ],

@@ -189,11 +189,20 @@ def is_larger(label: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def measure(
-    makers: list[tuple[dict[str, Any], Callable[[], Case]]], probe: Case, rounds: int, keep: Callable[[list[Any]], None]
+    makers: list[tuple[dict[str, Any], Callable[[], Case], Case]], rounds: int, keep: Callable[[list[Any]], None]
 ) -> list[dict]:
-    """A row for each case, saved as soon as it is measured; the first case is the reference."""
+    """A row for each case, saved as soon as it is measured; the first case is the reference.
+
+    Args:
+        makers: the label of each case, the function that makes it, and the probe of the machine's peak rate.
+        rounds: as in `interleave`.
+        keep: saves the rows so far.
+
+    Raises:
+        ValueError: the reference cannot be measured.
+    """
     rows, slow, reference = [], [], None
-    for label, make in track(makers, description="cases"):
+    for label, make, probe in track(makers, description="cases"):
         if any(is_larger(label, other) for other in slow):
             continue
         try:
@@ -202,7 +211,13 @@ def measure(
             others = {} if case is reference else {"reference": reference}
             times = benchmark.interleave({"probe": probe, "case": case} | others, rounds)
         except (jax.errors.JaxRuntimeError, ValueError) as error:  # such as out of memory: other cases may still fit
-            rows.append(label | {"failed": str(error).splitlines()[0]})
+            problem = str(error).splitlines()[0]
+            if not rows:
+                names = ", ".join(f"{name}={value}" for name, value in label.items()) or "the config"
+                raise ValueError(
+                    f"the first case, {names}, is the reference, and cannot be measured: {problem}"
+                ) from None
+            rows.append(label | {"failed": problem})
             keep(rows)
             continue
         seconds = times["case"].whole, times.get("reference", times["case"]).whole
@@ -324,16 +339,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     swept = list(dict.fromkeys(name for values in combinations for name in values))
     # Wrong values are refused before the first measurement.
     configs = [override(config, sweep_words(values)) for values in combinations]
+    dtypes = [next(iter(changed.model.stacks.values())).dtype for changed in configs]
+    if mode == "train":
+        probes = {dtype: benchmark.matmul_probe(dtype) for dtype in {*dtypes}}
+    else:
+        probes = dict.fromkeys(dtypes, benchmark.copy_probe())
     makers = []
-    for values, changed in zip(combinations, configs, strict=True):
-        makers += cases_of(arguments, changed, {name: values.get(name) for name in swept})
+    for values, changed, dtype in zip(combinations, configs, dtypes, strict=True):
+        cases = cases_of(arguments, changed, {name: values.get(name) for name in swept})
+        makers += [(label, make, probes[dtype]) for label, make in cases]
     if arguments.peers:
-        makers += peers_of(mode, arguments, configs[0])
-    dtype = next(iter(config.model.stacks.values())).dtype
-    probe = benchmark.matmul_probe(dtype) if mode == "train" else benchmark.copy_probe()
+        makers += [(label, make, probes[dtypes[0]]) for label, make in peers_of(mode, arguments, configs[0])]
     about = {"train": "Training steps of random tokens.", "decode": "Greedy decoding, token by token."}
     keep = partial(benchmark.add_section, arguments.output, command(words), about[mode])
-    rows = measure(makers, probe, arguments.rounds, keep)
+    rows = measure(makers, arguments.rounds, keep)
     print(benchmark.table(rows))
     swept += ["context", "rows"] if mode == "decode" else []
     if swept:
