@@ -18,15 +18,9 @@ def token_streams(text: TokenizedText, rows: int, length: int, seed: int, tokeni
     """
     import grain
 
-    def row(index: int) -> Any:
-        documents = grain.MapDataset.range(len(text))
-        if len(text) >= rows:
-            documents = documents[index::rows]
-        row_seed = np.random.SeedSequence((seed, index)).generate_state(1).item()
-        pieces = documents.seed(row_seed).shuffle().repeat().map(lambda document: _inputs_and_targets(text, document))
-        return grain.experimental.ConcatThenSplitIterDataset(
-            in_this_thread(pieces), length_struct={"tokens": length, "targets": length}
-        )
+    def documents(own: range, own_seed: int) -> Any:
+        indices = grain.MapDataset.range(own.start, own.stop, own.step).seed(own_seed).shuffle().repeat()
+        return indices.map(lambda document: _inputs_and_targets(text, document))
 
     def stack(rows) -> Batch:
         tokens = np.stack([row["tokens"] for row in rows]).astype(np.int32)
@@ -38,7 +32,31 @@ def token_streams(text: TokenizedText, rows: int, length: int, seed: int, tokeni
             info={"target_bytes": tokenizer.token_bytes[targets] * np.int32(tokenizer.lossless)},
         )
 
-    return grain.experimental.ZipIterDataset([row(index) for index in range(rows)]).map(stack)
+    return divided_streams(documents, len(text), seed, rows, length).map(stack)
+
+
+def divided_streams(documents: Callable[[range, int], Any], number: int, seed: int, rows: int, length: int) -> Any:
+    """Endless tuples of the arrays of B rows, each a stream of documents without padding, a Grain `IterDataset`.
+
+    The documents are divided among the rows. With fewer documents than rows, each row has all.
+
+    Args:
+        documents: an endless Grain `MapDataset` of the arrays [n] of some documents by name, from the indices of the
+            documents and the seed of their order.
+        number: of documents.
+        seed: from which those of the rows follow.
+        rows: B.
+        length: tokens of a row.
+    """
+    import grain
+
+    def stream(place: int) -> Any:
+        own = range(place, number, rows) if number >= rows else range(number)
+        items = documents(own, np.random.SeedSequence((seed, place)).generate_state(1).item())
+        lengths = dict.fromkeys(items[0], length)
+        return grain.experimental.ConcatThenSplitIterDataset(in_this_thread(items), length_struct=lengths)
+
+    return grain.experimental.ZipIterDataset([stream(place) for place in range(rows)])
 
 
 def seeded_batches(make: Callable[[np.random.Generator], Batch], seed: tuple[int, ...]) -> Any:

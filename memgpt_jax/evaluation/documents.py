@@ -113,17 +113,18 @@ def learned_positions(model: BaseModelConfig) -> int | None:
 
 
 def end_outputs(
-    model: BaseModelConfig, params: models.Params, texts: Sequence[np.ndarray], **options: Any
+    model: BaseModelConfig, params: models.Params, texts: Sequence[np.ndarray | Document], **options: Any
 ) -> list[np.ndarray]:
     """The outputs of the head [C] at the last token of each text.
 
     Args:
         model: a `HeadedConfig`.
         params: its parameters.
-        texts: the ids [n] of each text.
+        texts: the ids [n] of each text, or a document.
         options: of `document_outputs`.
     """
-    documents, places = [{"tokens": ids} for ids in texts], [np.array([len(ids) - 1]) for ids in texts]
+    documents = [{"tokens": text} if isinstance(text, np.ndarray) else text for text in texts]
+    places = [np.array([len(document["tokens"]) - 1]) for document in documents]
     return [found[0] for found in document_outputs(model, params, documents, places, **options)]
 
 

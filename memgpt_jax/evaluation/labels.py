@@ -9,7 +9,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.labelled_text import LabelledTextTask
-from memgpt_jax.evaluation.documents import check_scored_documents, document_outputs
+from memgpt_jax.evaluation.documents import check_scored_documents, end_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
 from memgpt_jax.evaluation.metrics.classification import ClassificationMetrics, classification_metrics
@@ -49,9 +49,7 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
     check_scored_documents(config, task)
     number, settings = config.evaluation.max_documents, config.evaluation
     options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "texts"}
-    documents = task.documents[:number]
-    places = [np.array([len(document["tokens"]) - 1]) for document in documents]
-    logits = np.concatenate(document_outputs(config.model, params, documents, places, **options))
+    logits = np.stack(end_outputs(config.model, params, task.documents[:number], **options))
     check_finite(logits)
     targets = np.array([example.label for example in task.examples[:number]])
     log_p = np.asarray(jax.nn.log_softmax(logits))

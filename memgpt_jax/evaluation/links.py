@@ -6,7 +6,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.triples import TriplesTask
-from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.documents import end_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.ranking import LinkMetrics, link_metrics, ranks_of
 from memgpt_jax.evaluation.scoring import check_finite
@@ -38,12 +38,9 @@ def evaluate_links(config: ExperimentConfig, params: models.Params, task: Triple
     for first in range(0, len(queries), PART):
         part = queries[first : first + PART]
         distinct, place = np.unique(part[:, :2], axis=0, return_inverse=True)
-        documents = [{"tokens": task.document(entity, relation)} for entity, relation in distinct.tolist()]
-        places = [np.array([len(document["tokens"]) - 1]) for document in documents]
-        outputs = document_outputs(
-            config.model, params, documents, places, rows=settings.batch_size, length=settings.chunk_length
-        )
-        scores = np.concatenate(outputs)[place.reshape(-1)]
+        documents = [task.document(entity, relation) for entity, relation in distinct.tolist()]
+        options = {"rows": settings.batch_size, "length": settings.chunk_length}
+        scores = np.stack(end_outputs(config.model, params, documents, **options))[place.reshape(-1)]
         check_finite(scores)
         rows, answers = np.arange(len(part)), part[:, 2]
         nats -= float(np.asarray(jax.nn.log_softmax(scores))[rows, answers].sum(dtype=np.float64))

@@ -9,7 +9,7 @@ from memgpt_jax.config.checks import instance_of
 from memgpt_jax.data.tasks.labelled_media import LabelledMediaConfig
 from memgpt_jax.data.tasks.pictures import PicturesConfig
 from memgpt_jax.data.tasks.sounds import SoundsConfig
-from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.documents import end_outputs
 from memgpt_jax.evaluation.scoring import check_finite
 from memgpt_jax.pipelines.base import Loaded, check_sizes, labelling
 from memgpt_jax.pipelines.media import picture_features, sound_features
@@ -49,9 +49,8 @@ class MediaClassification:
             check_sizes(top_k=top_k)
         several = isinstance(inputs, list | tuple)
         documents = [self.config.document(self.features(item)) for item in (inputs if several else [inputs])]
-        places = [np.array([len(document["tokens"]) - 1]) for document in documents]
-        outputs = document_outputs(self.model, self.params, documents, places, rows=self.rows, length=self.length)
-        found = [self._labels(logits[0])[:top_k] for logits in outputs]
+        outputs = end_outputs(self.model, self.params, documents, rows=self.rows, length=self.length)
+        found = [self._labels(logits)[:top_k] for logits in outputs]
         return found if several else found[0]
 
     def _labels(self, logits: np.ndarray) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.examples.order import shuffled
-from memgpt_jax.data.streams import in_this_thread, seeded_batches
+from memgpt_jax.data.streams import divided_streams, in_this_thread, seeded_batches
 
 SAMPLES = 2
 """The stream of the seeds of `sampled_rows`."""
@@ -57,9 +57,8 @@ def packed_rows(
 def streamed_rows(row: Callable[[int], Arrays], number: int, seed: int, rows: int, length: int) -> Any:
     """Endless batches of streams of documents of any length, a Grain `IterDataset`, for the head `tokens`.
 
-    Each of B rows is a stream of documents without padding that continues from batch to batch. The documents are
-    divided among the rows, and each row shuffles its own in every epoch. With fewer documents than rows, each row has
-    all.
+    Each of B rows is a stream that continues from batch to batch, as in `divided_streams`, and shuffles its documents
+    in every epoch.
 
     Args:
         row: `tokens`, `targets` and `weights` [n] of a document by its index.
@@ -68,17 +67,13 @@ def streamed_rows(row: Callable[[int], Arrays], number: int, seed: int, rows: in
         rows: batch rows B.
         length: tokens L of a row.
     """
-    import grain
 
     def begun(index: int) -> Arrays:
         arrays = row(index)
         return arrays | {"reset": np.arange(len(arrays["tokens"])) == 0}
 
-    def stream(place: int) -> Any:
-        documents = np.arange(number)[place::rows] if number >= rows else np.arange(number)
-        own_seed = np.random.SeedSequence((seed, place)).generate_state(1).item()
-        items = in_this_thread(shuffled(documents, own_seed).map(begun))
-        return grain.experimental.ConcatThenSplitIterDataset(items, length_struct=dict.fromkeys(begun(0), length))
+    def documents(own: range, own_seed: int) -> Any:
+        return shuffled(np.array(own), own_seed).map(begun)
 
     def stack(parts: Sequence[Arrays]) -> Batch:
         tokens, reset, targets, weights = (
@@ -86,7 +81,7 @@ def streamed_rows(row: Callable[[int], Arrays], number: int, seed: int, rows: in
         )
         return Batch({"tokens": tokens, "reset": reset}, {"tokens": targets}, {"tokens": weights}, {})
 
-    return grain.experimental.ZipIterDataset([stream(place) for place in range(rows)]).map(stack)
+    return divided_streams(documents, number, seed, rows, length).map(stack)
 
 
 def padded_rows(

@@ -122,6 +122,14 @@ class Task(Generic[Config]):
             yield self.batch(rng, batch_size, length)
 
 
+class FileTask(Task[Config]):
+    """A task that is learned from files. Implement `batches`."""
+
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
+        """The first batch of `batches` with a random seed."""
+        return next(iter(self.batches(int(np.random.default_rng(rng).integers(2**31)), batch_size, length)))
+
+
 def digest(*parts: object) -> str:
     """A digest of values, in the form ", content DIGEST", to append to the name of a data source."""
     return f", content {hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()}"

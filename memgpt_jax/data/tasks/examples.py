@@ -4,15 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import numpy as np
-
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TextConfig
-from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.cache import cached
 from memgpt_jax.data.corpora.text import make_tokenizer
 from memgpt_jax.data.examples.files import ExamplesConfig, read_split
-from memgpt_jax.data.tasks.base import Task, digest
+from memgpt_jax.data.tasks.base import FileTask, digest
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.data.tokenizers.load import read_tokenizer
 from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
@@ -20,7 +17,7 @@ from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
 Config = TypeVar("Config", bound=ExamplesConfig)
 
 
-class ExamplesTask(Task[Config]):
+class ExamplesTask(FileTask[Config]):
     """The examples of one split. Implement `shapes`, `batches` and `training_tokens`, and override `training_texts` if
     the examples have other texts than those of the column `text_column`."""
 
@@ -46,10 +43,6 @@ class ExamplesTask(Task[Config]):
     def training_texts(cls, config: Config) -> list[str]:
         """The texts of the training split. Raises `ValueError` if they cannot be read."""
         return [record.text(config.text_column) for record in read_split(config, "train")]
-
-    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
-        """The first batch of `batches` with a random seed."""
-        return next(iter(self.batches(int(np.random.default_rng(rng).integers(2**31)), batch_size, length)))
 
 
 class TokenizedConfig(Protocol):

@@ -15,7 +15,7 @@ import numpy as np
 from memgpt_jax.config.checks import check, check_types
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.batch import Batch
-from memgpt_jax.data.corpora.reading import read_text
+from memgpt_jax.data.corpora.reading import DEFAULT, read_tables
 from memgpt_jax.data.corpora.sources import expand
 from memgpt_jax.data.tasks.base import Task, scored_rows
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -149,13 +149,11 @@ def read_records(config: JsonRecallConfig) -> list[Record]:
     path, records = expand(config.path), []
     if not os.path.isfile(path):
         raise ValueError(f"data.path={config.path!r} must be a .jsonl or .jsonl.gz file of key-value records")
-    for count, line in enumerate(read_text(path).splitlines(), start=1):
-        where = f"{path}, line {count}"
+    for where, record in read_tables(path, "jsonl", DEFAULT):
         try:
-            record = json.loads(line)
             pairs = [(str(key), str(value)) for key, value in record["ordered_kv_records"]]
             asked = pairs.index((record["key"], record["value"]))
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError):
             raise ValueError(
                 f"{where} must be a JSON object with ordered_kv_records, a list of [key, value], and one of these as "
                 "key and value"

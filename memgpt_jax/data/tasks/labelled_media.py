@@ -13,7 +13,7 @@ from memgpt_jax.data.examples.files import LabelsConfig
 from memgpt_jax.data.examples.media import MediaConfig, MediaFile, read_media
 from memgpt_jax.data.examples.records import as_labels
 from memgpt_jax.data.examples.rows import packed_rows
-from memgpt_jax.data.tasks.base import Task, digest
+from memgpt_jax.data.tasks.base import FileTask, digest
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
@@ -68,7 +68,7 @@ class MediaExample(NamedTuple):
         return self.where.rpartition("/")[2]
 
 
-class LabelledMediaTask(Task[Config]):
+class LabelledMediaTask(FileTask[Config]):
     """The files of one split. Implement `decode`, `features` and `shapes`."""
 
     evaluation = "labels"
@@ -128,7 +128,3 @@ class LabelledMediaTask(Task[Config]):
         weights = np.zeros(len(row["tokens"]), np.float32)
         weights[-1] = 1
         return row | {"targets": np.full(len(weights), self.examples[index].label, np.int32), "weights": weights}
-
-    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
-        """The first batch of `batches` with a random seed."""
-        return next(iter(self.batches(int(np.random.default_rng(rng).integers(2**31)), batch_size, length)))

@@ -12,7 +12,7 @@ from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.media import MediaConfig, MediaFile, media_labels, read_media
 from memgpt_jax.data.examples.pair_tokens import PLACE, PairTokens, row_batch, source_shapes
 from memgpt_jax.data.examples.rows import padded_rows
-from memgpt_jax.data.tasks.base import Task, digest
+from memgpt_jax.data.tasks.base import FileTask, digest
 from memgpt_jax.data.tasks.examples import tokenizer_of_texts
 from memgpt_jax.data.tasks.text_pairs import PairsConfig, WrittenTextsConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -127,7 +127,7 @@ class MediaText(NamedTuple):
     """Empty: results are not grouped."""
 
 
-class MediaTextsTask(Task[Config]):
+class MediaTextsTask(FileTask[Config]):
     """The files of one split. Implement `decode` and `features`."""
 
     evaluation = "texts"
@@ -197,7 +197,3 @@ class MediaTextsTask(Task[Config]):
         """`PairTokens.row` of an example. Args: rng: of an example that is drawn anew, with random changes."""
         example = self.examples[index] if rng is None else self.example(index, rng)
         return self.tokens.row(self.features(example.files, rng), example.targets[0], length)
-
-    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
-        """The first batch of `batches` with a random seed."""
-        return next(iter(self.batches(int(np.random.default_rng(rng).integers(2**31)), batch_size, length)))

@@ -24,7 +24,7 @@ from memgpt_jax.data.examples.ratings import (
     read_ratings,
 )
 from memgpt_jax.data.examples.rows import packed_rows
-from memgpt_jax.data.tasks.base import Task, digest
+from memgpt_jax.data.tasks.base import FileTask, digest
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 MOST_LEVELS = 100
@@ -180,7 +180,7 @@ def _file(field: str, path: str | None) -> Path:
     return found
 
 
-class RatingsTask(Task[RatingsConfig]):
+class RatingsTask(FileTask[RatingsConfig]):
     """The histories of one split, as documents.
 
     With ask='next' a history is `START item item ...`, and the target of a token is the next item. With ask='rating' it
@@ -270,7 +270,3 @@ class RatingsTask(Task[RatingsConfig]):
         if self.config.ask == "next":  # a token is the target before it
             found["tokens"] = np.concatenate([row["tokens"][:1], found["targets"][:-1]])
         return found
-
-    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
-        """The first batch of `batches` with a random seed."""
-        return next(iter(self.batches(int(np.random.default_rng(rng).integers(2**31)), batch_size, length)))

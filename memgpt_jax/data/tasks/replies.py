@@ -12,7 +12,7 @@ from memgpt_jax.data.examples.files import CutTextsConfig, read_split
 from memgpt_jax.data.examples.json_objects import field_of
 from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.tasks.base import digest
-from memgpt_jax.data.tasks.labelled_text import cut, document_ids
+from memgpt_jax.data.tasks.labelled_text import cut
 from memgpt_jax.data.tasks.vectors import RowPair, VectorsConfig, VectorsTask
 from memgpt_jax.data.text.words import single_spaced
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -112,10 +112,6 @@ class RepliesTask(VectorsTask[RepliesConfig]):
             for text in (reply.history, reply.text)
         )
         return RowPair(1 + int(self.answers[index]), *ids)
-
-    def ids(self, text: str) -> np.ndarray:
-        """The ids of a history or a reply, cut to `max_length`."""
-        return document_ids(self.tokenizer, text, self.config.max_length, self.config.truncation_side)
 
     def choices(self) -> np.ndarray:
         """[replies, candidates] int64: indices in `texts`, that of the reply first, and those of drawn replies."""

@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import numpy as np
-
 from memgpt_jax.config.checks import check
 from memgpt_jax.data.corpora.sources import expand
 from memgpt_jax.data.examples.files import CutTextsConfig, read_split
 from memgpt_jax.data.examples.records import Record, read_records
 from memgpt_jax.data.examples.trec import Judgement, read_judgements
 from memgpt_jax.data.tasks.base import digest
-from memgpt_jax.data.tasks.labelled_text import cut, document_ids
+from memgpt_jax.data.tasks.labelled_text import cut
 from memgpt_jax.data.tasks.vectors import RowPair, VectorsConfig, VectorsTask
 from memgpt_jax.data.text.words import single_spaced
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -109,10 +107,6 @@ class RetrievalTask(VectorsTask[RetrievalConfig]):
         texts = self.queries[number].text, self.documents[document]
         side = self.config.truncation_side
         return RowPair(1 + number, *(cut(self.tokenizer, self.ids(text), length, side) for text in texts))
-
-    def ids(self, text: str) -> np.ndarray:
-        """The ids of a query or a document, cut to `max_length`."""
-        return document_ids(self.tokenizer, text, self.config.max_length, self.config.truncation_side)
 
 
 def _documents(config: RetrievalConfig) -> dict[str, str]:

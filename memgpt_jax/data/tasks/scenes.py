@@ -190,15 +190,18 @@ class ScenesTask(Task[ScenesConfig]):
         return zeros(inputs, {"labels": shape})
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
-        """A batch as in `Task.batch`, whose targets are the labels, numbers of `ScenesConfig.output_names`."""
+        """A batch as in `Task.batch`, whose targets are the labels, numbers of `ScenesConfig.output_names`.
+
+        With `path`, sentences of the split; in training also generated statements, and sentences are `changed`.
+        """
         rng = np.random.default_rng(rng)
-        share = 1.0 if self.known is None else self.config.generated
+        share = 1.0 if self.known is None else self.config.generated * self.trains
         number = round(share * batch_size)
         drawn = drawn_rows(rng, number)
         rows = self.rows([statement.text.split() for statement in drawn.statements], drawn.scenes, drawn.labels)
         if self.known is not None:
             chosen = self.known.at(rng.integers(len(self.known.ids), size=batch_size - number))
-            rows = rows.followed_by(self.changed(rng, chosen))
+            rows = rows.followed_by(self.changed(rng, chosen) if self.trains else chosen)
         return self.arrays(rows)
 
     def changed(self, rng: np.random.Generator, rows: Rows) -> Rows:

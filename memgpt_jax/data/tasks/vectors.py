@@ -1,15 +1,19 @@
 """Texts whose vectors are to be similar, as two rows each: the base of retrieval and of the choice of replies."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import ObjectiveConfig
 from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.examples.files import CutTextsConfig
 from memgpt_jax.data.examples.rows import padded_rows
-from memgpt_jax.data.tasks.examples import Config, ExamplesTask
+from memgpt_jax.data.tasks.examples import ExamplesTask
+from memgpt_jax.data.tasks.labelled_text import document_ids
+
+Config = TypeVar("Config", bound=CutTextsConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,10 @@ class VectorsTask(ExamplesTask[Config]):
     def pair(self, index: int, length: int) -> RowPair:
         """A pair of texts of at most `length` tokens each."""
         raise NotImplementedError
+
+    def ids(self, text: str) -> np.ndarray:
+        """The ids of a text, cut to `max_length`."""
+        return document_ids(self.tokenizer, text, self.config.max_length, self.config.truncation_side)
 
     @classmethod
     def shapes(cls, config: Config, rows: int, length: int) -> Batch:

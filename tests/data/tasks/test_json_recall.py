@@ -106,7 +106,9 @@ def test_refused(tmp_path):
     refuse(r"holds keys and values of \[\(4, 3\)\] characters, not of data.key_length=5", path=str(path), key_length=5)
     plain = tmp_path / "kv.jsonl"
     for text, message in (
-        ("no json", "line 1 must be a JSON object with ordered_kv_records"),
+        ("no json", "kv.jsonl, line 1 is not JSON"),
+        ("[]", "kv.jsonl, line 1 must be a JSON object, it is a list"),
+        ("{}", "kv.jsonl, line 1 must be a JSON object with ordered_kv_records"),
         ('{"ordered_kv_records": [["a", "b"]], "key": "c", "value": "b"}', "one of these as key and value"),
         ('{"ordered_kv_records": [["z", "b"]], "key": "z", "value": "b"}', "holds characters other than"),
     ):

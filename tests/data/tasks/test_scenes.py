@@ -231,6 +231,14 @@ def test_training_rows_change_colours_in_sentence_and_scene_alike(tmp_path):
     assert seen == {*COLOURS}
 
 
+def test_held_out_rows_are_sentences_of_the_split_as_they_are(tmp_path):
+    path = written(tmp_path / "scenes.jsonl", *(TOWERS * 20))
+    task = make_task(ScenesConfig(path=path), "test")
+    (known,) = task.held_out(0, 8, 0, 1)
+    sentences = {row.tobytes() for row in known.inputs["features"]}
+    assert {row.tobytes() for row in task.batch(0, 20, 0).inputs["features"]} <= sentences
+
+
 def test_splits_are_disjoint_in_sentences_and_folds_cover_them(tmp_path):
     path = written(tmp_path / "scenes.jsonl", *(TOWERS * 33))
     tests = []
