@@ -358,11 +358,12 @@ class ModelConfig(PositionedStackConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for feature, used in (("relative positions", self.position == "relative"), (SHARED, self.shares_softmax)):
+        chosen = self.attention_implementation
+        refused = {"position='relative'": self.position == "relative", "fusion='attention'": self.shares_softmax}
+        for setting, used in refused.items():
             check(
-                not used or self.attention_implementation in ("auto", "portable"),
-                f"attention_implementation={self.attention_implementation!r} does not support {feature}; "
-                "valid: 'auto', 'portable'",
+                not used or chosen in ("auto", "portable"),
+                f"attention_implementation={chosen!r} does not support {setting}; valid: 'auto', 'portable'",
             )
         if self._continues_window:
             check(
@@ -382,9 +383,6 @@ class ModelConfig(PositionedStackConfig):
 
     def with_kernels(self, name: Literal["auto", "portable"]) -> Self:
         return replace(super().with_kernels(name), attention_implementation=name)
-
-
-SHARED = "fusion='attention'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,17 +440,11 @@ class XLNetConfig(StackConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.d_model % 2 == 0, f"sinusoids of distances need an even d_model, got {self.d_model}")
-        check(
-            not self.memory.token_recurrent,
-            f"memory={type(self.memory).__name__} cannot be used in XLNet, where all tokens read at once: each of its "
-            "reads depends on the read of the token before; choose a memory that is not token-recurrent",
-        )
+        wrong = {f"memory={type(self.memory).__name__}": self.memory.token_recurrent}
         for name, value in (("visibility", "token"), ("evict", "least_read")):
-            check(
-                getattr(self.memory, name, None) != value,
-                f"memory.{name}={value!r} cannot be used in XLNet, where all tokens read the memory as it was before "
-                "their call, and none reads its own segment",
-            )
+            wrong[f"memory.{name}={value!r}"] = getattr(self.memory, name, None) == value
+        for setting, used in wrong.items():
+            check(not used, f"{setting} cannot be used in XLNet, where all tokens read at once")
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -284,7 +284,10 @@ def test_dropout_acts_in_the_encoder_and_in_cross_attention():
         (lambda c: dataclasses.replace(c, decoder=tiny(**RELATIVE)), "decoder.source_length must be given"),
         (lambda c: tiny(**RELATIVE | {"relative_buckets": 3}), "relative_buckets=3 must be at least 4"),
         (lambda c: tiny(**RELATIVE | {"relative_max_distance": 3}), "below twice relative_max_distance=3"),
-        (lambda c: tiny(**RELATIVE, attention_implementation="pallas"), "'pallas' does not support relative positions"),
+        (
+            lambda c: tiny(**RELATIVE, attention_implementation="pallas"),
+            "'pallas' does not support position='relative'",
+        ),
         (
             lambda c: state_of(c, source=np.zeros((2, 12), np.int32), valid=np.ones((2, 12), bool)),
             "up to source_length",

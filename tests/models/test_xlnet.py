@@ -355,6 +355,9 @@ def test_what_does_not_fit_is_named():
         model(tokens, state, order=np.zeros((BATCH, LENGTH), np.float32))
     with pytest.raises(ValueError, match=r"token_types must be integers\[2, 8\] like tokens, got int32\[8\]"):
         model(tokens, state, token_types=np.zeros(LENGTH, np.int32))
+    for name, value in (("visibility", "token"), ("evict", "least_read")):
+        with pytest.raises(ValueError, match=f"memory.{name}='{value}' cannot be used in XLNet"):
+            tiny(dataclasses.replace(KV, **{name: value}))
     with pytest.raises(ValueError, match="memory=NTMMemoryConfig cannot be used in XLNet"):
         tiny(mg.NTMMemoryConfig())
     with pytest.raises(TypeError, match="norm_position"):
