@@ -19,7 +19,7 @@ from memgpt_jax.shapes import Array, Bool
 
 
 def without_memory(model: GenerativeModel, state: ModelState) -> ModelState:
-    """The state with empty memories. Windows and the tokens of the open segment stay.
+    """The state with empty memories. Windows, the tokens of the open segment, and knowledge stay.
 
     Args: model: a `MemGPT`, or `(config, params)` of one.
     """
@@ -32,8 +32,9 @@ def _emptied(config: ModelConfig, params: Params, state: ModelState) -> ModelSta
     layers = []
     for block, layer in zip(models.from_params(config, params).blocks, state.layers, strict=True):
         if layer.stream:
-            empty = block.memory_layer.memory.initial_state(layer.stream.offset.shape[0])
-            layer = layer._replace(stream=layer.stream._replace(memory=empty))
+            stream = layer.stream
+            empty = block.memory_layer.memory.restarted(stream.memory, stream.offset.shape[0])
+            layer = layer._replace(stream=stream._replace(memory=empty))
         layers.append(layer)
     return state._replace(layers=tuple(layers))
 

@@ -66,7 +66,8 @@ class LayerRecord:
     has_places: bool
     """Whether entries are known by the tokens of the document."""
     evicted: np.ndarray | None
-    """[n] int32: with places, the call before which the entry of a token has left the memory; -1: it has not."""
+    """[n] int32: with places, the call before which the entry of a token alone has left the memory; -1: the last call
+    still found it; -2: not known, or there was none: no call found one, or entries of several tokens took its place."""
     slot_reads: np.ndarray | None = None
     """[n, M] uint8: the weight with which each token reads each slot, mean over read heads, in 255ths; None: the
     mechanism does not write slots token by token."""
@@ -92,9 +93,9 @@ class Trace:
     calls: np.ndarray
     """[c + 1] int32: the tokens at which the calls begin, and n."""
     bits: np.ndarray
-    """[n] float32: -log2 p of each token given those before it; NaN for the first token of a document."""
+    """[n] float32: -log2 p of each token given those before it; NaN for the first token of the trace."""
     bits_without: np.ndarray | None
-    """[n] float32: the same with empty memories, and the same window; None: not computed."""
+    """[n] float32: the same with empty memories, and the same window and knowledge; None: not computed."""
     layers: list[LayerRecord]
     """The layers with a memory."""
 
@@ -301,8 +302,7 @@ class _Recorder:
             layer for layer, block in enumerate(blocks) if getattr(block.memory_layer, "memory", None) is not None
         ]
         self._parts: dict[int, list[dict[str, Any]]] = {layer: [] for layer in owners}
-        self._evicted = {layer: np.full(len(tokens), -1, np.int32) for layer in owners}
-        self._present = {layer: np.zeros(len(tokens), bool) for layer in owners}
+        self._evicted = {layer: np.full(len(tokens), -2, np.int32) for layer in owners}
         self._places: set[int] = set()  # layers whose entries are known by the tokens they come from
 
     def add(self, number: int, place: int, size: int, before: ModelState, reads: list[dict[str, Any] | None]) -> None:
@@ -326,18 +326,23 @@ class _Recorder:
                 is_entry = (part["top_entry"] < len(start)) & known[entry]
                 part["top_length"] = np.where(is_entry, read["length"][entry], 0)
                 part["top_entry"] = np.where(is_entry & (part["top_weight"] > 0), start[entry], -1)
-                self._follow(layer, number, start[known] - self._first)
+                self._follow(layer, number, start[known] - self._first, read["length"][known])
             elif "top_entry" in part:
                 part["top_entry"] = np.where(read["valid"][part["top_entry"]], part["top_entry"], -1)
                 part["top_length"] = np.ones_like(part["top_entry"])
             self._parts[layer].append(part)
 
-    def _follow(self, layer: int, number: int, starts: np.ndarray) -> None:
-        """Note which entries have left the memory since the call before."""
-        present = np.zeros(self._number, bool)
-        present[starts[(starts >= 0) & (starts < self._number)]] = True
-        self._evicted[layer][self._present[layer] & ~present] = number
-        self._present[layer] = present
+    def _follow(self, layer: int, number: int, starts: np.ndarray, lengths: np.ndarray) -> None:
+        """Note from the entries before call `number` which tokens have one of their own, and which have lost theirs."""
+        evicted = self._evicted[layer]
+        own, change = np.zeros(self._number + 1, bool), np.zeros(self._number + 1, np.int64)
+        own[np.clip(starts[lengths == 1], -1, self._number)] = True  # the last place: tokens outside the trace
+        np.add.at(change, np.clip(starts, 0, self._number), 1)
+        np.subtract.at(change, np.clip(starts + lengths, 0, self._number), 1)
+        own, is_covered = own[:-1], np.cumsum(change[:-1]) > 0
+        has_left = (evicted == -1) & ~own
+        evicted[has_left] = np.where(is_covered[has_left], -2, number)
+        evicted[own] = -1
 
     def layers(self, calls: int) -> list[LayerRecord]:
         """The records of all layers with a memory."""

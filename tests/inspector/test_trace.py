@@ -65,8 +65,36 @@ def test_entries_are_named_by_their_tokens(tiny, traced):
     assert (layer.top_weight.sum(axis=1) <= layer.read_mass.mean(axis=1) + 1e-5).all()
     # tokens 0 and 1 leave when 12 tokens have been written to 10 entries
     assert layer.evicted[:6].tolist() == [3, 3, 4, 4, 4, 4]
-    assert (layer.evicted[-12:] == -1).all()
+    last = found.calls[-2]  # the last call finds the ten entries before it
+    assert (layer.evicted[last - 10 : last] == -1).all() and (layer.evicted[last:] == -2).all()
     np.testing.assert_allclose(layer.stats["occupancy"][:4], [0.4, 0.8, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"evict": "lowest_gate"},
+        pytest.param({"select": "highest_gate", "select_size": 2}, marks=pytest.mark.slow),
+    ],
+)
+def test_an_entry_that_is_known_by_its_segment_alone_is_nowhere_evicted(tiny, changes):
+    """A segment that left whole between two calls has lost the entry of each token; one that lost some: not known."""
+    config = dataclasses.replace(tiny.config, memory=dataclasses.replace(tiny.config.memory, memory_size=6, **changes))
+    params, tokens = random_params(config), ids(16)
+    [layer] = trace((config, params), tokens, tokenizer=tiny.tokenizer, top=6)[0].layers
+    state, want = models.functional(config).init_state(1), np.full(17, -2)
+    for call in range(5):
+        listed = list_entries((config, params), state, 0)
+        for token in range(4 * call):
+            at = (listed.token <= token) & (token < listed.token + listed.length)
+            if (listed.length[at] == 1).any():
+                want[token] = -1
+            elif want[token] == -1:
+                want[token] = -2 if at.any() else call
+        part = [256, *tokens][4 * call : 4 * call + 4]
+        _, state = trace((config, params), part, tokenizer=tiny.tokenizer, state=state)
+    assert layer.evicted.tolist() == want.tolist()
+    assert (layer.top_length[8:] == 4).any() and (want == -2).sum() > 4
 
 
 @pytest.mark.parametrize("fusion", [pytest.param("gated", marks=pytest.mark.slow), "attention"])
@@ -168,6 +196,21 @@ def test_a_document_that_is_forgotten_whole_is_an_empty_memory(tiny):
     one, other = (each.layers[0].stream.memory.entries for each in (every, empty))
     np.testing.assert_array_equal(one.valid, other.valid)
     np.testing.assert_array_equal(one.keys, other.keys)
+
+
+def test_an_empty_memory_keeps_its_knowledge(tiny):
+    """As after a reset: what follows reads the knowledge, and nothing else."""
+    memory = dataclasses.replace(tiny.config.memory, knowledge_size=8)
+    config = dataclasses.replace(tiny.config, memory=memory)
+    model, tokenizer = (config, tiny.params), tiny.tokenizer
+    facts = mg.knowledge.encode(model, ["a garden"], tokenizer)
+    start = mg.knowledge.write(model, models.functional(config).init_state(1), facts)
+    found, state = trace(model, ids(12), tokenizer=tokenizer, state=start)
+    for empty in (without_memory(model, start), without_memory(model, state)):
+        memory = empty.layers[0].stream.memory
+        assert not memory.entries.valid.any()
+        jax.tree.map(np.testing.assert_array_equal, memory.knowledge, start.layers[0].stream.memory.knowledge)
+    np.testing.assert_allclose(found.bits_without[1:5], found.bits[1:5], atol=1e-5)  # nothing is written yet
 
 
 def test_what_cannot_be_traced(tiny):

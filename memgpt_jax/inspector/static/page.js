@@ -276,7 +276,8 @@
     if (record) facts.push(`fusion gate ${record.fusion_gate[i].toFixed(3)}`);
     if (record?.evicted) {
       const evicted = record.evicted[i];
-      facts.push(evicted < 0 ? "its entry is not evicted" : `its entry is evicted before segment ${evicted + 1}`);
+      const others = { "-1": "its entry is not evicted", "-2": "no entry is known to be its own" };
+      facts.push(others[evicted] ?? `its entry is evicted before segment ${evicted + 1}`);
     }
     parts.push(element("p", { textContent: facts.join(" · ") }));
     if (!record) {
