@@ -111,6 +111,30 @@ def test_a_phone_has_no_sideways_scrolling(opened, address):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize(("first", "segment"), [(5, 4), (128, 64)])
+def test_entries_of_segments_and_of_tokens_have_their_own_readers(opened, tmp_path, first, segment):
+    """Read by one token each: the segment before the trace, the second one in it, and that of the trace's second token.
+
+    The trace begins inside a segment, or on its boundary.
+    """
+    trace, none = long_trace(200), np.full((200, 1), -1, np.int32)
+    entry, length = none.copy(), np.ones_like(none)
+    second = (first // segment + 1) * segment
+    for reader, name, size in ((170, 0, segment), (171, second, segment), (172, first + 1, 1)):
+        entry[reader], length[reader] = name, size
+    weight = np.ones((200, 1), np.float32)
+    reads = {"top_entry": entry, "top_length": length, "top_weight": weight, "top_head": np.zeros_like(none)}
+    layers = [dataclasses.replace(trace.layers[0], **reads)]
+    trace = dataclasses.replace(trace, first=first, segment_length=segment, layers=layers)
+    mg.write_page(trace, tmp_path / "page.html")
+    page, start = opened((tmp_path / "page.html").as_uri()), second - first
+    want = {0: [], 1: [172], start - 1: [], start: [171], start + segment - 1: [171], start + segment: []}
+    for token, readers in want.items():
+        page.click(f"span[data-token='{token}']")
+        found = page.eval_on_selector_all(".token.reader", "all => all.map((each) => Number(each.dataset.token))")
+        assert found == readers, token
+
+
 def test_the_map_of_slots(opened, tmp_path):
     """Token i reads slot i mod 5 and writes the next one."""
     trace, slots = long_trace(200), np.eye(5, dtype=np.uint8)[np.arange(200) % 5] * 255

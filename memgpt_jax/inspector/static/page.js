@@ -23,7 +23,7 @@
   let selected = -1;
   let layer = 0; // an index into trace.layers
   let colour = "bits";
-  let readers = []; // for each layer, once it is needed: for each token the tokens that read its entry
+  let readers = []; // for each layer, once it is needed: by the names of entries, the tokens that read them
 
   const layerOf = () => trace.layers[layer] ?? null;
 
@@ -193,21 +193,21 @@
     if (!record || !record.has_places) return [];
     if (!readers[layer]) {
       const index = new Map(), width = record.top_entry.width;
+      let longest = 1;
       for (let at = 0; at < record.top_entry.length; at++) {
-        const name = record.top_entry[at];
+        const name = record.top_entry[at], length = record.top_length[at];
         if (name < 0) continue;
-        const length = record.top_length[at], first = name - trace.first;
-        const key = length === 1 ? first : -1 - Math.floor(first / trace.segment_length);
-        if (!index.has(key)) index.set(key, []);
-        index.get(key).push({ token: Math.floor(at / width), weight: record.top_weight[at], length, first });
+        longest = Math.max(longest, length);
+        if (!index.has(name)) index.set(name, []);
+        index.get(name).push({ token: Math.floor(at / width), weight: record.top_weight[at], length });
       }
-      readers[layer] = index;
+      readers[layer] = { index, longest };
     }
-    const own = readers[layer].get(i) ?? [];
-    const segment = (readers[layer].get(-1 - Math.floor(i / trace.segment_length)) ?? []).filter(
-      (each) => each.first <= i && i < each.first + each.length,
-    );
-    return [...own, ...segment].sort((a, b) => b.weight - a.weight).slice(0, 30);
+    const { index, longest } = readers[layer], token = trace.first + i, found = [];
+    for (let name = token - longest + 1; name <= token; name++) {
+      for (const each of index.get(name) ?? []) if (token < name + each.length) found.push(each);
+    }
+    return found.sort((a, b) => b.weight - a.weight).slice(0, 30);
   }
 
   /** The tokens to which the window's attention gives the largest weights. */
