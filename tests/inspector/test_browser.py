@@ -1,6 +1,7 @@
 """The page in a browser, with the keyboard and the mouse."""
 
 import dataclasses
+import re
 import shutil
 
 import numpy as np
@@ -104,6 +105,73 @@ def test_the_keyboard(opened, address):
     assert page.evaluate("document.documentElement.dataset.theme") != before
     page.keyboard.press("?")
     assert page.locator("dialog[open]").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_keys_work_after_a_click_on_a_button_and_scroll_the_text(opened, tmp_path):
+    trace = long_trace(3000)
+    layers = [dataclasses.replace(trace.layers[0], layer=number) for number in range(2)]
+    mg.write_page(dataclasses.replace(trace, layers=layers), tmp_path / "page.html")
+    page = opened((tmp_path / "page.html").as_uri())
+    page.click("#theme")
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".token.selected").get_attribute("data-token") == "0"
+    page.keyboard.press("Enter")
+    assert page.locator(".token.selected").get_attribute("data-token") == "0"
+    for key, layer in (("l", "1"), ("l", "1"), ("L", "0")):
+        page.keyboard.press(key)
+        assert page.locator("#layer").input_value() == layer
+    page.click("span[data-token='5']")
+    page.evaluate("document.getElementById('document').onscroll = () => { document.body.dataset.scrolled = 'true'; }")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector("body[data-scrolled=true]", timeout=10_000)
+
+
+def test_rows_charts_and_buttons_have_roles_and_names(opened, address):
+    page = opened(address)
+    names = ("Light or dark", "Keys")
+    assert all(page.get_by_role("button", name=name, exact=True).count() == 1 for name in names)
+    assert page.locator("#charts").get_by_role("img", name=re.compile(".")).count() == 2
+    page.click("span[data-token='60']")
+    rows = page.locator("#detail tr.link")
+    assert rows.get_by_role("button", name=re.compile(".")).count() == rows.count() > 0
+    rows.get_by_role("button").first.focus()
+    page.keyboard.press("Enter")
+    assert int(page.locator(".token.selected").get_attribute("data-token")) < 60
+    assert page.evaluate("document.activeElement.id") == "document"
+
+
+COLOURS = (
+    """elements => elements.map((each) => [getComputedStyle(each).color, getComputedStyle(each).backgroundColor])"""
+)
+
+
+def luminance(rgb) -> float:
+    """Relative luminance of sRGB from 0 to 255 (WCAG 2.2)."""
+    values = np.asarray(rgb) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_a_contrast_of_four_and_a_half(opened, tmp_path, scheme):
+    """Level AA, on the strongest colours of tokens, also of those without text, and in errors."""
+    trace, bits = long_trace(4), np.array([0, 12, 12, 0], np.float32)
+    without = np.array([9, 0, 0, 9], np.float32)  # helps, harms
+    trace = dataclasses.replace(trace, bits=bits, bits_without=without, texts=["a", "b", "", ""])
+    mg.write_page(trace, tmp_path / "page.html")
+    page = opened((tmp_path / "page.html").as_uri(), color_scheme=scheme)
+    page.evaluate("document.getElementById('status').className = 'error'")
+    [[_, body]] = page.eval_on_selector_all("body", COLOURS)
+    numbers = lambda colour: np.array([float(each) for each in re.findall(r"[\d.]+", colour)])  # noqa: E731
+    for colour in ("bits", "saved"):
+        page.select_option("#colour", colour)
+        for front, back in page.eval_on_selector_all(".token, #status", COLOURS):
+            *rgb, alpha = [*numbers(back), 1][:4]
+            behind = alpha * np.array(rgb) + (1 - alpha) * numbers(body)
+            low, high = sorted((luminance(numbers(front)), luminance(behind)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (colour, front, back)
 
 
 def test_a_phone_has_no_sideways_scrolling(opened, address):
@@ -153,31 +221,61 @@ def test_the_map_of_slots(opened, tmp_path):
     assert page.locator("#slot-text").inner_text().startswith("Token 59 reads slot 4")
 
 
-def test_a_gate_that_is_small_or_missing_does_not_delete_an_entry(browser):
-    """The page asks a server that is made up here."""
-    edits = []
+def live(browser, **answers):
+    """The page with the selected token 5 of a server that is made up, and the changes of entries that it was asked for.
+
+    answers: by the last part of the path, in the place of those that are given here.
+    """
+    edits, page = [], browser.new_page()
+    entry = {"place": 3, "token": 5, "length": 1, "age": 1, "gate": 0.0004321}
+    found = {
+        "page": {"body": html_of(), "content_type": "text/html"},
+        "inspect": {"json": {"session": "sess_0", "trace": long_trace(200).encoded()}},
+        "entries": {"json": {"data": [entry]}},
+        "edit": {"json": {"id": "sess_1"}},
+    } | answers
 
     def answer(route):
-        path, body = route.request.url.rpartition("/")[2], route.request.post_data_json
-        if path == "page":
-            return route.fulfill(body=html_of(), content_type="text/html")
+        path = route.request.url.rpartition("/")[2]
         if path == "edit":
-            edits.append(body)
-        entry = {"place": 3, "token": 5, "length": 1, "age": 1, "gate": 0.0004321}
-        found = {"inspect": {"session": "sess_0", "trace": long_trace(200).encoded()}, "entries": {"data": [entry]}}
-        return route.fulfill(json=found.get(path, {"id": "sess_1"}))
+            edits.append(route.request.post_data_json)
+        route.fulfill(**found[path])
 
-    page = browser.new_page()
     page.route("http://page.test/**", answer)
     page.goto("http://page.test/page")
     page.click("#ask button")
     page.click("span[data-token='5']")
+    page.wait_for_selector("#entries button")
+    return page, edits
+
+
+def test_a_gate_that_is_small_or_missing_does_not_delete_an_entry(browser):
+    page, edits = live(browser)
     page.click("#entries >> text=Set gate")
     page.wait_for_selector("#status >> text=with the gate")
     page.fill("#entries input", "")
     page.click("#entries >> text=Set gate")
     assert page.locator("#status.error").inner_text() == "give a write gate from 0 to 1"
     assert edits == [{"session": "sess_0", "layer": 0, "place": 3, "gate": 0.000432}]
+    page.close()
+
+
+def test_a_document_is_changed_by_one_request_at_a_time(browser):
+    """Of two clicks the second finds the buttons disabled; afterwards they work again, from the new document."""
+    page, edits = live(browser)
+    for _ in range(2):
+        page.locator("#entries >> text=Delete").evaluate("button => { button.click(); button.click(); }")
+        page.wait_for_selector("#status >> text=without the entry")
+        page.wait_for_selector("#entries button")
+    assert [edit["session"] for edit in edits] == ["sess_0", "sess_1"]
+    page.close()
+
+
+def test_an_answer_that_is_no_json_is_shown_by_its_status(browser):
+    page, _ = live(browser, edit={"status": 413, "body": "<html>too large</html>", "content_type": "text/html"})
+    page.click("#entries >> text=Delete")
+    assert page.locator("#status.error").inner_text() == "status 413"
+    assert page.locator("#entries >> text=Delete").is_enabled()
     page.close()
 
 

@@ -60,11 +60,11 @@
     return sum / matrix.width;
   }
 
-  /** Colours that people with colour blindness tell apart: to blue, and from orange to blue. */
+  /** Colours that people with colour blindness tell apart, to blue, and from orange to blue, below readable text. */
   function shade(value, diverging) {
     if (!Number.isFinite(value)) return "";
     const strength = Math.min(1, Math.abs(value));
-    const hue = diverging && value < 0 ? "230 159 0" : "0 114 178";
+    const hue = diverging && value < 0 ? "190 110 0" : "0 114 178";
     return strength < 0.02 ? "" : `rgb(${hue} / ${(0.75 * strength).toFixed(3)})`;
   }
 
@@ -113,9 +113,7 @@
       const span = document.createElement("span");
       span.className = "token";
       span.dataset.token = i;
-      const text = trace.texts[i];
-      span.textContent = text === "" ? "·" : text.replace(/\n/g, "↵\n");
-      if (text === "") span.classList.add("end");
+      span.textContent = trace.texts[i].replace(/\n/g, "↵\n") || "·";
       paint(span, i);
       parts.append(span);
     }
@@ -240,7 +238,8 @@
     const before = trace.texts.slice(Math.max(0, token - 8), token).join("");
     const own = trace.texts.slice(token, token + length).join("") || "·";
     const after = trace.texts.slice(token + length, token + length + 8).join("");
-    cell.append(before.slice(-40), element("b", { textContent: own }), after.slice(0, 40));
+    const words = [before.slice(-40), element("b", { textContent: own }), after.slice(0, 40)];
+    cell.append(element("button", { type: "button", title: `token ${trace.first + token}` }, ...words));
     return cell;
   }
 
@@ -252,7 +251,7 @@
       element("td", {}, bar), element("td", { className: "number", textContent: weight.toFixed(3) }),
       ...extra.map((text) => element("td", { className: "number", textContent: text })), context(token, Math.max(1, length)),
     );
-    if (token >= 0) line.addEventListener("click", () => select(token));
+    if (token >= 0) line.addEventListener("click", () => { select(token); view.focus({ preventScroll: true }); });
     return line;
   }
 
@@ -516,16 +515,18 @@
     const key = $("key").value;
     const headers = { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
     const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
-    const content = await answer.json();
-    if (!answer.ok) throw new Error(content.error?.message ?? `status ${answer.status}`);
+    const content = await answer.json().catch(() => null); // a proxy answers with HTML
+    if (!answer.ok || !content) throw new Error(content?.error?.message ?? `status ${answer.status}`);
     return content;
   }
 
+  /** Do the work and show its result; with `says`, nothing else can be asked for meanwhile. */
   async function attempt(work, says = true) {
-    const status = $("status");
+    const status = $("status"), focused = document.activeElement;
     if (says) {
       status.className = "";
       status.textContent = "…";
+      $("live").disabled = $("next").disabled = true;
     }
     try {
       const text = await work();
@@ -534,6 +535,9 @@
       status.className = "error";
       status.textContent = error.message;
     }
+    if (!says) return;
+    $("live").disabled = $("next").disabled = false;
+    if (document.activeElement === document.body) focused.focus({ preventScroll: true });
   }
 
   function compared(columns) {
@@ -657,12 +661,13 @@
   $("help").addEventListener("click", () => $("keys").showModal());
   window.addEventListener("resize", () => trace && charts());
   document.addEventListener("keydown", (event) => {
-    if (event.target.matches("input:not([type=checkbox]), textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const isTyping = event.target.matches("input:not([type=checkbox]), textarea, select");
+    if (isTyping || $("keys").open || event.ctrlKey || event.metaKey || event.altKey) return;
     const keys = {
       ArrowRight: () => select(Math.min(trace.tokens.length - 1, selected + 1)),
       ArrowLeft: () => select(Math.max(0, selected - 1)),
-      ArrowDown: () => changeLayer(layer + 1),
-      ArrowUp: () => changeLayer(layer - 1),
+      l: () => changeLayer(layer + 1),
+      L: () => changeLayer(layer - 1),
       Enter: () => {
         const entry = selected >= 0 ? entriesOf(selected).find((each) => each.token >= 0) : null;
         if (entry) select(entry.token);
@@ -675,7 +680,8 @@
       t: changeTheme,
       "?": () => $("keys").showModal(),
     };
-    if (!(event.key in keys) || (!trace && !["t", "?"].includes(event.key)) || event.target.matches("button")) return;
+    const presses = event.key === "Enter" && event.target.matches("button");
+    if (!(event.key in keys) || (!trace && !["t", "?"].includes(event.key)) || presses) return;
     event.preventDefault();
     keys[event.key]();
   });
