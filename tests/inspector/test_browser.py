@@ -203,6 +203,17 @@ def test_entries_of_segments_and_of_tokens_have_their_own_readers(opened, tmp_pa
         assert found == readers, token
 
 
+def test_what_is_known_of_an_eviction(opened, tmp_path):
+    trace, evicted = long_trace(3), np.array([-2, -1, 4], np.int32)
+    layers = [dataclasses.replace(trace.layers[0], evicted=evicted)]
+    mg.write_page(dataclasses.replace(trace, layers=layers), tmp_path / "page.html")
+    page = opened((tmp_path / "page.html").as_uri())
+    texts = ("no entry is known to be its own", "its entry is not evicted", "its entry is evicted before segment 5")
+    for token, text in enumerate(texts):
+        page.click(f"span[data-token='{token}']")
+        assert text in page.locator("#detail").inner_text()
+
+
 def test_the_map_of_slots(opened, tmp_path):
     """Token i reads slot i mod 5 and writes the next one."""
     trace, slots = long_trace(200), np.eye(5, dtype=np.uint8)[np.arange(200) % 5] * 255
