@@ -19,11 +19,11 @@ from memgpt_jax.models.heads import LabelHeadConfig
 def config() -> ExperimentConfig:
     backbone = EncoderConfig(
         vocab_size=1,
-        d_model=64,
+        d_model=96,
         num_layers=2,
         num_heads=4,
         position="sinusoidal",
-        features=FramesConfig(num_mels=40),
+        features=FramesConfig(num_mels=20),
         dropout=0.2,
         memory=NoMemoryConfig(),  # a digit is whole in a call
         heads=(),
@@ -35,14 +35,15 @@ def config() -> ExperimentConfig:
             pattern=r"(?P<label>\d)_(?P<group>[a-z]+)_\d+\.wav$",
             test_groups=("theo",),
             sample_rate=8000,
-            num_mels=40,
+            num_mels=20,
             center=True,
-            stretch=0.3,
+            scale=True,
+            stretch=0.4,
             warp=0.2,
-            mask=0.2,
+            mask=0.3,
         ),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.1),
-        training=TrainingConfig(steps=600, batch_size=8, sequence_length=128, carry_state=False, checkpoint_every=200),
+        training=TrainingConfig(steps=1200, batch_size=8, sequence_length=128, carry_state=False, checkpoint_every=200),
         evaluation=EvaluationConfig(
             batch_size=64, chunk_length=64, max_documents=None, max_tokens=None, every=200, metric="accuracy"
         ),

@@ -1,5 +1,6 @@
 """Files of pictures and sounds: splits by hand, what is read and what is refused; log-mel frames against loops."""
 
+import dataclasses
 import io
 import json
 import struct
@@ -212,6 +213,22 @@ def test_sounds_of_every_kind():
     for samples in (np.zeros(0, np.float32), np.zeros((2, 3), np.float32)):
         with pytest.raises(ValueError, match=r"samples must be floats \[n\]"):
             sound.log_mel(samples)
+
+
+def test_centred_and_scaled_frames_do_not_know_how_loud_a_voice_is():
+    rng = np.random.default_rng(0)
+    voice = (rng.normal(size=4000) * np.sin(np.arange(4000) / 400)).astype(np.float32) / 8
+    config = SoundsConfig(path="sounds", sample_rate=8000, num_mels=10, center=True, scale=True)
+    found = config.log_mel(voice)
+    plain = sound.log_mel(voice, 8000, 10)
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(
+        found, (plain - plain.mean(axis=0)) / (2 * plain.std(axis=0) + 0.1), rtol=1e-4, atol=1e-5
+    )
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(config.log_mel(voice / 4), found, atol=1e-3)
+    with pytest.raises(ValueError, match=r"data\.scale=True needs data\.center=True"):
+        dataclasses.replace(config, center=False)
 
 
 def test_samples_of_whole_numbers_have_their_full_scale():

@@ -23,6 +23,9 @@ class SoundFilesConfig(MediaConfig):
     """Bands of a frame."""
     center: bool = False
     """Subtract from each band its mean over the sound, in which voices and microphones differ."""
+    scale: bool = False
+    """Divide each band by twice its standard deviation over the sound plus 0.1: quiet and loud speakers become alike.
+    Needs `center`."""
     stretch: float = 0.0
     """In training, change the speed of each sound, drawn anew in every epoch: its duration is multiplied by a number
     from 1 / (1 + stretch) to 1 + stretch."""
@@ -42,6 +45,7 @@ class SoundFilesConfig(MediaConfig):
         for name in ("warp", "mask"):
             value = getattr(self, name)
             check(0 <= value < 1, f"data.{name} must be in [0, 1), got {value}")
+        check(self.center or not self.scale, "data.scale=True needs data.center=True")
         check(self.sample_rate >= 1000, f"data.sample_rate must be at least 1000, got {self.sample_rate}")
 
     @property
@@ -59,9 +63,10 @@ class SoundFilesConfig(MediaConfig):
         return sound.read_sound(file.content, self.sample_rate, where=file.where)
 
     def log_mel(self, samples: np.ndarray) -> np.ndarray:
-        """The log-mel frames [T, M] of samples, centred if `center`."""
+        """The log-mel frames [T, M] of samples, centred if `center`, and divided by their spread if `scale`."""
         frames = sound.log_mel(samples, self.sample_rate, self.num_mels)
-        return frames - frames.mean(axis=0) if self.center else frames
+        frames = frames - frames.mean(axis=0) if self.center else frames
+        return frames / (2 * frames.std(axis=0) + np.float32(0.1)) if self.scale else frames
 
     def features(self, frames: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """The tokens [T / 2, 2 M] of frames; rng: of random changes, None: there are none."""
