@@ -9,9 +9,10 @@ Command: python experiments/train.py nlvr_statements --workdir runs/nlvr_stateme
          MEMGPT_DATA=FOLDER python experiments/train.py nlvr --pretrained runs/nlvr_statements --workdir runs/nlvr
          all folds: MEMGPT_DATA=FOLDER python experiments/ablate.py nlvr --pretrained runs/nlvr_statements \
              --evaluation.split test --sweep data.fold=0,1,2,3,4 --workdir runs/nlvr_folds
-Time:    about 47 s of CPU time a fold, after 188 s (Python 3.11, jax 0.10.2, one busy core of an AMD EPYC)
-Result:  accuracy 0.609 on the 989 sentences (folds 0.644, 0.553, 0.637, 0.561, 0.646), seed 0 alone, from the model of
-         2,400 steps whose accuracy on generated statements is 0.725. Baselines: always true 0.553; boosted trees on
+Time:    about 47 s of CPU time a fold, after 20 minutes (Python 3.11, jax 0.10.2, one busy core of an AMD EPYC)
+Result:  accuracy 0.863 on the 989 sentences (folds 0.871, 0.861, 0.866, 0.878, 0.838), seed 0 alone, from the model
+         whose accuracy on generated statements is 0.962; from the model of 2,400 steps, with 0.725, 0.609. Of the
+         sentences, 463 are also among 60,000 generated statements. Baselines: always true 0.553; boosted trees on
          counts of objects and words 0.563
 """
 

@@ -5,10 +5,9 @@ Words are encoded apart from boxes and objects; their nodes exchange messages.
 Command: python experiments/train.py nlvr_statements --workdir runs/nlvr_statements
          both fusions in one table: python experiments/ablate.py nlvr_statements --workdir runs/nlvr_fusion \
              --sweep config=nlvr_statements,nlvr_statements_attention seed=0,1,2
-         longer: --training.steps 20000 (not measured: not run yet)
-Time:    188 s of CPU time (Python 3.11, jax 0.10.2, one busy core of an AMD EPYC)
-Result:  accuracy 0.725 on 1,024 held-out statements, seed 0 alone (0.745 on an Intel Xeon, whose sums are rounded in
-         another order); it was still rising. The scene or the sentence alone gives 0.5
+Time:    20 minutes of CPU time (Python 3.11, jax 0.10.2, one busy core of an AMD EPYC)
+Result:  accuracy 0.962 on 1,024 held-out statements, seed 0 alone; after 2,400 steps (--training.steps 2400, 188 s)
+         0.725. The scene or the sentence alone gives 0.5
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
@@ -41,6 +40,6 @@ def config() -> ExperimentConfig:
         model=HeadedConfig(backbone=backbone, head=head),
         data=data,
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, gate_lr_multiplier=1.0),
-        training=TrainingConfig(steps=2400, batch_size=32, carry_state=False, steps_per_call=10),
+        training=TrainingConfig(steps=20000, batch_size=32, carry_state=False, steps_per_call=10),
         evaluation=EvaluationConfig(batch_size=64, num_batches=16, chunk_length=data.row_length),
     )

@@ -4,7 +4,7 @@ Words, boxes and objects attend to each other in one encoder.
 
 Command: python experiments/train.py nlvr_statements_attention --workdir runs/nlvr_statements_attention
 Time:    not measured to the end
-Result:  not measured to the end: stopped after 580 of 2,400 steps (53 s of CPU time; Python 3.11, jax 0.10.2, one core
+Result:  not measured to the end: stopped after 580 steps (53 s of CPU time; Python 3.11, jax 0.10.2, one core
          of an Intel Xeon, shared), when nothing had been learned (accuracy 0.53 in training, seed 0)
 """
 
