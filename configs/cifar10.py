@@ -2,9 +2,10 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py cifar10 --workdir runs/cifar10
          python experiments/evaluate.py runs/cifar10 --split test
-Time:    5.2 minutes of CPU time (Python 3.11, jax 0.10.2, one shared core), with the validations
-Result:  accuracy on 1,000 test pictures 0.574, on the 300 validation pictures 0.623, seed 0 alone; the parameters of
-         step 1,200: as good as logistic regression on 200 random whitened patches (0.573), not better
+Time:    16 minutes of CPU time (Python 3.11, jax 0.10.2, one shared core of an AMD EPYC), with the validations
+Result:  accuracy on 1,000 test pictures 0.637, on the 300 validation pictures 0.673, seed 0 alone. With 1,200 steps and
+         without erased squares, other light and label smoothing 0.574 and 0.623. Baseline, logistic regression on 200
+         random whitened patches: 0.573
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
@@ -30,13 +31,19 @@ def config() -> ExperimentConfig:
         heads=(),
     )
     return ExperimentConfig(
-        model=HeadedConfig(backbone=backbone, head=LabelHeadConfig(pool="mean", dropout=0.1)),
+        model=HeadedConfig(backbone=backbone, head=LabelHeadConfig(pool="mean", dropout=0.1, label_smoothing=0.1)),
         data=PicturesConfig(
-            path="$MEMGPT_DATA/image/cifar10_train4000.tar.gz", patch_size=8, test_last=100, flip=True, shift=3
+            path="$MEMGPT_DATA/image/cifar10_train4000.tar.gz",
+            patch_size=8,
+            test_last=100,
+            flip=True,
+            shift=4,
+            erase=10,
+            light=0.3,
         ),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.1),
-        training=TrainingConfig(steps=1200, batch_size=64, carry_state=False, checkpoint_every=200),
+        training=TrainingConfig(steps=3600, batch_size=64, carry_state=False, checkpoint_every=400),
         evaluation=EvaluationConfig(
-            batch_size=64, chunk_length=16, max_documents=None, max_tokens=None, every=200, metric="accuracy"
+            batch_size=64, chunk_length=16, max_documents=None, max_tokens=None, every=400, metric="accuracy"
         ),
     )

@@ -92,10 +92,26 @@ def normalised(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) / np.float32(127.5) - 1
 
 
-def changed(pixels: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: int) -> np.ndarray:
-    """A picture mirrored with probability 1/2 (`flip`), and moved by up to `shift` pixels in both directions.
+def changed(
+    pixels: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    flip: bool = False,
+    shift: int = 0,
+    erase: int = 0,
+    light: float = 0.0,
+) -> np.ndarray:
+    """A picture [Y, X, C] in uint8 that is changed at random.
 
-    What moves in is the mirror image of the border.
+    Args:
+        pixels: the picture.
+        rng: of the draws, all uniform.
+        flip: mirror it with probability 1/2.
+        shift: move it by up to this number of pixels in both directions; the mirror image of the border moves in.
+        erase: fill a square of this side with the mean of the picture; its centre is any pixel (DeVries and Taylor,
+            "Cutout", 2017).
+        light: brightness and contrast: a pixel p becomes a (p - m) + b m, m the mean of the picture, a and b from
+            1 - light to 1 + light.
     """
     if flip and rng.random() < 0.5:
         pixels = pixels[:, ::-1]
@@ -103,4 +119,12 @@ def changed(pixels: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: 
         y, x = rng.integers(2 * shift + 1, size=2)
         padded = np.pad(pixels, ((shift, shift), (shift, shift), (0, 0)), mode="reflect")
         pixels = padded[y : y + pixels.shape[0], x : x + pixels.shape[1]]
+    if light:
+        contrast, brightness = rng.uniform(1 - light, 1 + light, size=2)
+        mean = pixels.mean()
+        pixels = np.clip(contrast * (pixels - mean) + brightness * mean, 0, 255).round().astype(np.uint8)
+    if erase:
+        y, x = (int(rng.integers(size)) - erase // 2 for size in pixels.shape[:2])
+        pixels = pixels.copy()
+        pixels[max(0, y) : y + erase, max(0, x) : x + erase] = pixels.mean(axis=(0, 1)).round().astype(np.uint8)
     return pixels

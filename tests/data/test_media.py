@@ -155,6 +155,23 @@ def test_random_changes_are_seeded_and_of_training_alone(tmp_path, files):
     assert seen == {view.tobytes() for view in views}
 
 
+def test_an_erased_square_and_another_light():
+    x = np.random.default_rng(0).integers(20, 200, size=(8, 6, 3)).astype(np.uint8)
+    mean, places = x.mean(axis=(0, 1)).round(), set()
+    for seed in range(100):
+        changed = pictures.changed(x, np.random.default_rng(seed), erase=3)
+        erased = (changed != x).any(axis=2)
+        np.testing.assert_array_equal(changed[erased], np.broadcast_to(mean, (erased.sum(), 3)))
+        rows, columns = np.flatnonzero(erased.any(axis=1)), np.flatnonzero(erased.any(axis=0))
+        assert len(rows) in (2, 3) and len(columns) in (2, 3)  # a centre at the border leaves two
+        places.add((rows[0], columns[0]))
+    assert len(places) > 30
+    for seed in range(20):
+        contrast, brightness = np.random.default_rng(seed).uniform(0.7, 1.3, size=2)
+        expected = np.clip(contrast * (x - x.mean()) + brightness * x.mean(), 0, 255).round()
+        np.testing.assert_array_equal(pictures.changed(x, np.random.default_rng(seed), light=0.3), expected)
+
+
 def deep_png(kind, numbers):
     """A grey picture of 2 x 2 pixels of the colour type, with 16 bits a number."""
 
@@ -327,6 +344,8 @@ def test_changed_frames_have_another_speed_and_pitch():
         ({"path": "FOLDER", "labels": ("blue", "blue")}, "data.labels must be distinct"),
         ({"path": "FOLDER", "height": 30}, "height=30 must be a multiple of patch_size=4"),
         ({"path": "FOLDER", "shift": 32}, "data.shift=32 must be below"),
+        ({"path": "FOLDER", "light": 1.0}, r"data.light must be in \[0, 1\), got 1.0"),
+        ({"path": "FOLDER", "erase": -1}, "erase must be at least 0"),
         ({"path": "FOLDER", "channels": 2}, "data.channels must be 1 or 3"),
     ],
 )

@@ -41,6 +41,11 @@ class PictureFilesConfig(MediaConfig):
     """In training, mirror each picture with probability 1/2, drawn anew in every epoch."""
     shift: int = at_least(0, default=0)
     """In training, move each picture by up to this number of pixels in both directions, drawn anew in every epoch."""
+    erase: int = at_least(0, default=0)
+    """In training, fill a square of this side in pixels with the mean of the picture, drawn anew in every epoch."""
+    light: float = 0.0
+    """In training, multiply brightness and contrast by numbers from 1 - light to 1 + light, drawn anew in every
+    epoch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +54,7 @@ class PictureFilesConfig(MediaConfig):
             self.shift < min(self.height, self.width),
             f"data.shift={self.shift} must be below height={self.height} and width={self.width}",
         )
+        check(0 <= self.light < 1, f"data.light must be in [0, 1), got {self.light}")
         check(bool(self.patches), "the patches divide a picture")  # or `PatchesConfig` says that they do not
 
     @property
@@ -59,7 +65,7 @@ class PictureFilesConfig(MediaConfig):
     @property
     def is_changed(self) -> bool:
         """Whether training pictures are changed at random."""
-        return self.flip or self.shift > 0
+        return self.flip or max(self.shift, self.erase, self.light) > 0
 
     def pixels(self, file: MediaFile) -> np.ndarray:
         """The pixels of a file, uint8 [Y, X, C]. Raises `ValueError` if it is not a valid picture."""
@@ -72,7 +78,8 @@ class PictureFilesConfig(MediaConfig):
     def features(self, pixels: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """The patches [N, F] of pixels [Y, X, C]; rng: of random changes, None: there are none."""
         if rng is not None:
-            pixels = pictures.changed(pixels, rng, flip=self.flip, shift=self.shift)
+            changes = {name: getattr(self, name) for name in ("flip", "shift", "erase", "light")}
+            pixels = pictures.changed(pixels, rng, **changes)
         return pictures.patches(pictures.normalised(pixels), self.patch_size)
 
     def table_file(self, record: Record, folder: Path) -> tuple[str, Callable[[], bytes]]:
