@@ -23,7 +23,7 @@ def joint_softmax(
 
 
 def blend(
-    share: Float32[Array, "*b #K"], first: Float[Array, "*b K"], second: Float[Array, "*b K"]
+    share: Float32[Array, "*#b #K"], first: Float[Array, "*b K"], second: Float[Array, "*b K"]
 ) -> Float[Array, "*b K"]:
     """s a + (1 - s) b, in float32: in bfloat16, 1 - s is 0 from s = 0.998 on."""
     mixed = share * first.astype(jnp.float32) + (1 - share) * second.astype(jnp.float32)
