@@ -121,6 +121,7 @@ def test_other_numbers_do_not_compile_again(tiny):
     assert compiled == (decode.advance._cache_size(), decode.begin._cache_size())
 
 
+@pytest.mark.slow
 def test_values_that_mean_off(tiny):
     run = lambda **options: generate(tiny.model, [ids(6)], max_new_tokens=9, seed=3, **options).ids  # noqa: E731
     drawn = run(temperature=20.0)

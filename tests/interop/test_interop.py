@@ -217,6 +217,7 @@ def test_linen_equals_nnx(x):
     assert difference(call(x, module.init_state(B), RESET), run_nnx(layer)(x, layer.init_state(B), RESET)) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_whole_model_in_linen():
     config = tiny(num_layers=2)
     tokens, reset = stream_inputs(0, config, L)

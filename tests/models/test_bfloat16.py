@@ -69,7 +69,7 @@ def distance(one, other) -> float:
     return np.sqrt(squares / sum(np.sum(np.square(np.float64(a))) for a, _ in pairs))
 
 
-QUICK = ("titans",)
+QUICK = ("kv",)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ def read(**memory):
     return model, call(config, params, TOKENS, None)[1]
 
 
-@pytest.mark.parametrize("by", ["merge", *(pytest.param(by, marks=pytest.mark.slow) for by in ("gate", "oldest"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["merge", "gate", "oldest"])
 def test_the_smaller_model_goes_on(by):
     """State and calls are those of a model of this size; windows, open segments and the old state stay."""
     model, state = read()

@@ -248,6 +248,7 @@ def test_generating_without_a_source_is_refused():
         generate(model, [[0], [0]], state=half, max_new_tokens=1)
 
 
+@pytest.mark.slow
 def test_answers_continue_from_the_state_of_both_stacks():
     config = CONFIGS["memory"]
     model, state = models.from_params(config, params_of(config)), state_of(config)

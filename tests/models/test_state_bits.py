@@ -173,6 +173,7 @@ def test_nan_in_a_state_is_found():
     assert not holds_overflow(state, 8) and holds_overflow(state._replace(layers=(layer._replace(window=window),)), 8)
 
 
+@pytest.mark.slow
 def test_sessions_files_and_changes_of_a_state(tmp_path):
     """A session is saved and goes on bitwise; entries are merged, edited and forgotten in 8 bits."""
     config = tiny(mg.KVMemoryConfig(memory_size=16, num_heads=2, head_dim=4), vocab_size=257)

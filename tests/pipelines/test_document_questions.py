@@ -273,6 +273,7 @@ def test_a_repetition_penalty_applies_to_question_and_answer(tmp_path, params):
         ]
 
 
+@pytest.mark.slow
 def test_questions_leave_a_reading_unchanged(tmp_path, params):
     pipeline = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES, rows=2)
     ask = pipeline.read(ROWS[0]["document"])

@@ -42,8 +42,9 @@ def uncompiled():
     jax.clear_caches()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("by_token", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["read", "written"])
+@pytest.mark.parametrize("by_token", [False, True], ids=["read", "written"])
 def test_a_stream_needs_one_compilation_and_no_more_memory(by_token):
     found = benchmark.long_stream_measurements(20_000, by_token)  # the growth of the last half
     assert found["compilations"] == 1

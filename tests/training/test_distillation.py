@@ -111,7 +111,8 @@ def test_the_loss_is_that_of_the_equation(make_config, teacher):
     assert float(value) == pytest.approx(0.7 * float(totals.loss) + float(totals.distillation), rel=1e-6)
 
 
-@pytest.mark.parametrize("scan_layers", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scan_layers", [False, True])
 def test_the_loss_on_attention_is_that_of_the_last_layer(make_config, teacher, scan_layers):
     """The mean over two teachers of the divergences of queries, keys and values; only `attention_weight` is set."""
     base = make_config(model=PLAIN | {"d_model": 8, "scan_layers": scan_layers})

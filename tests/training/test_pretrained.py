@@ -153,7 +153,8 @@ def test_special_tokens_are_those_of_the_tokenizer(make):
     assert (target[:, 0] == 101).all() and (source == 101).any(axis=1).all()  # <extra_id_0>
 
 
-@pytest.mark.parametrize("heads", [pytest.param((), marks=pytest.mark.slow), ("pooler",)])
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", [(), ("pooler",)])
 def test_a_head_that_the_file_lacks_is_drawn_anew(make, tmp_path, heads):
     """Also beside a head that it has, such as that of a sentence encoder, which is left out."""
     config, _ = make("masked")

@@ -84,6 +84,7 @@ def validated_by(monkeypatch):
     return replace
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_the_evaluation_that_stops_it_ends_as_if_it_was_not(tmp_path, validated_by):
     config = validated(tmp_path, {"steps": 40, "checkpoint_every": 4, "log_every": 4}, patience=1, metric="loss")
     validated_by(2.0, 3.0)
