@@ -137,9 +137,9 @@ def test_weightings_are_never_more_than_one():
     x, reset = random_inputs(4, BATCH, LENGTH)
     interface = memory.interface(memory.interface_vector(3 * x))
     np.testing.assert_allclose(jnp.sum(interface.read_modes, axis=-1), 1, rtol=1e-5)
-    slots, step = memory.initial_state(BATCH).slots, jax.jit(memory.step)
+    slots, address = memory.initial_state(BATCH).slots, jax.jit(memory.address)
     for t in range(LENGTH):
-        _, slots = step(jax.tree.map(lambda a, t=t: a[:, t], interface), slots)
+        slots = address(jax.tree.map(lambda a, t=t: a[:, t], interface), slots).slots
         for weights in (slots.read_weights, slots.precedence[:, None], slots.link, slots.link.swapaxes(1, 2)):
             assert np.all(np.asarray(weights) >= 0) and np.all(np.asarray(weights).sum(axis=-1) <= 1 + 1e-5)
         assert np.all((np.asarray(slots.usage) >= 0) & (np.asarray(slots.usage) <= 1 + 1e-6))
