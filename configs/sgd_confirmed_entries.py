@@ -6,9 +6,9 @@ it has room for a dialogue, this is the full attention of the config `sgd_confir
 
 Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py sgd_confirmed_entries --pretrained MODEL
 Time:    5 minutes of CPU time for 64 values with 128 entries (--evaluation.max_documents 64; Python 3.11, jax 0.10.2,
-         one core of an Intel Xeon, shared)
+         one shared core)
 Result:  with room for all tokens, that of `sgd_confirmed` by law (tests/interop/test_add_memory.py); with 128 entries
-         0.266 of the first 64 values are right, by SmolLM2-135M-Instruct (4 bits a weight)
+         0.281 of the first 64 values are right, by SmolLM2-135M-Instruct (4 bits a weight)
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
