@@ -4,7 +4,8 @@ Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digits --data.tes
          python experiments/evaluate.py runs/theo --split test
 Time:    about 2 minutes of CPU time a speaker (Python 3.11, jax 0.10.2, one shared core of an AMD EPYC)
 Result:  accuracy on the 500 digits of a speaker who is not in training, seed 0: theo 0.844, jackson 0.892, nicolas
-         0.600, george 0.752, mean 0.772. The settings were chosen with george as the validation speaker. Others gave him
+         0.600, george 0.752, mean 0.772. The settings were chosen with george as the validation speaker; others
+         gave him
              0.642  --data.scale False
              0.714  --data.warp 0.3 --data.gain 10
              0.702  --model.backbone.d_model 128 --model.backbone.num_layers 3 --model.backbone.dropout 0.3
