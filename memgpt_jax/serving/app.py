@@ -139,7 +139,8 @@ class Guard:
             if arrived:
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), self._settings.body_seconds)
+                async with asyncio.timeout(self._settings.body_seconds):
+                    message = await receive()
             except TimeoutError:
                 raise ApiError("the body did not arrive in time", status=408, code="timeout") from None
             arrived = message["type"] != "http.request" or not message.get("more_body", False)

@@ -102,7 +102,6 @@ async def cancel(id: str, http: Request) -> dict[str, Any]:
     if run is None or run.ended:
         raise ApiError("the response has ended", code="invalid_value")
     run.cancel()
-    service.metrics.cancelled()
     return {"id": id, "object": "response", "status": "cancelled"}
 
 

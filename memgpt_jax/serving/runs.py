@@ -84,7 +84,8 @@ class Run:
     async def events(self) -> AsyncIterator[tuple[int, Event] | None]:
         """The number of the choice (of the prompt, for `Read`) and each event; None every `PING_SECONDS` without one.
 
-        Raises what an event says that went wrong. If the caller stops iterating, the requests are cancelled.
+        Raises what an event says that went wrong. If the caller stops iterating, the requests are cancelled. A run that
+        was cancelled, by whichever way, is counted once.
         """
         metrics, last = self._service.metrics, dict[int, float]()
         left = len(self._requests) if self._requests[0].max_new_tokens == 0 else len(self.choices)
@@ -92,7 +93,8 @@ class Run:
         try:
             while left:
                 try:
-                    number, event = await asyncio.wait_for(self._queue.get(), PING_SECONDS)
+                    async with asyncio.timeout(PING_SECONDS):  # `wait_for` of Python 3.11 can ignore `cancel`
+                        number, event = await self._queue.get()
                 except TimeoutError:
                     yield None
                     continue
@@ -125,7 +127,7 @@ class Run:
                 raise CancelledError()
             completed = self.ended = True
             metrics.latency.observe(time.monotonic() - self._started)
-        except (GeneratorExit, asyncio.CancelledError):
+        except (GeneratorExit, asyncio.CancelledError, CancelledError):
             metrics.cancelled()
             raise
         finally:
