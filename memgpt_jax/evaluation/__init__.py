@@ -1,17 +1,15 @@
 """Held-out evaluation of text, objectives, tasks, and of recall in one long stream."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
 from memgpt_jax import data
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
-from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
-from memgpt_jax.data.tasks.text_pairs import WrittenTextsConfig
 from memgpt_jax.evaluation.document_questions import (
     DocumentQuestionsResult,
+    absent_from_document_questions,
     check_document_questions,
     evaluate_document_questions,
 )
@@ -25,9 +23,6 @@ from memgpt_jax.evaluation.labels import LabelResult, evaluate_labels
 from memgpt_jax.evaluation.links import LinkResult, check_links, evaluate_links
 from memgpt_jax.evaluation.long_stream import RecallPoint, recall_along_stream
 from memgpt_jax.evaluation.metrics import METRICS, Metric, register_metric
-from memgpt_jax.evaluation.metrics.entities import marks_entities
-from memgpt_jax.evaluation.metrics.mentions import MentionMetrics
-from memgpt_jax.evaluation.metrics.texts import TextMetrics, text_metrics
 from memgpt_jax.evaluation.multi_labels import MultiLabelResult, evaluate_multi_labels
 from memgpt_jax.evaluation.numbers import NumberResult, evaluate_numbers
 from memgpt_jax.evaluation.objectives import ObjectiveResult, batch_results, check_batches, evaluate_batches
@@ -38,10 +33,10 @@ from memgpt_jax.evaluation.retrieval import RetrievalResult, check_retrieval, ev
 from memgpt_jax.evaluation.scoring import HELD_OUT_SEED
 from memgpt_jax.evaluation.spans import SpanResult, check_spans, evaluate_spans
 from memgpt_jax.evaluation.speech import SpeechResult, check_speech, evaluate_speech
-from memgpt_jax.evaluation.tags import TagResult, check_tags, evaluate_tags
+from memgpt_jax.evaluation.tags import TagResult, absent_from_tags, check_tags, evaluate_tags
 from memgpt_jax.evaluation.tasks import TaskResult, check_task, evaluate_task
 from memgpt_jax.evaluation.text import TextResult, check_text, evaluate_text
-from memgpt_jax.evaluation.texts import PairResult, check_texts, evaluate_texts
+from memgpt_jax.evaluation.texts import PairResult, absent_from_texts, check_texts, evaluate_texts
 from memgpt_jax.evaluation.transcripts import check_transcripts, evaluate_transcripts
 from memgpt_jax.models import Params
 
@@ -84,23 +79,27 @@ class TaskEvaluator(NamedTuple):
     evaluate: Callable[[ExperimentConfig, Params, Any], Result]
     check: Callable[[ExperimentConfig, Any], None]
     """Raises the errors of `evaluate` about the data, before anything is trained."""
+    absent: Callable[[Any], Collection[str]] = lambda task: ()
+    """The names of results that a task does not have with the settings of its data."""
 
 
 TASK_EVALUATORS = {
     "answers": TaskEvaluator(evaluate_task, check_task),
     "labels": TaskEvaluator(evaluate_labels, check_scored_documents),
     "multi_labels": TaskEvaluator(evaluate_multi_labels, check_scored_documents),
-    "tags": TaskEvaluator(evaluate_tags, check_tags),
+    "tags": TaskEvaluator(evaluate_tags, check_tags, absent_from_tags),
     "numbers": TaskEvaluator(evaluate_numbers, check_scored_documents),
     "ranking": TaskEvaluator(evaluate_ranking, check_ranking),
-    "texts": TaskEvaluator(evaluate_texts, check_texts),
-    "transcripts": TaskEvaluator(evaluate_transcripts, check_transcripts),
+    "texts": TaskEvaluator(evaluate_texts, check_texts, absent_from_texts),
+    "transcripts": TaskEvaluator(evaluate_transcripts, check_transcripts, absent_from_texts),
     "speech": TaskEvaluator(evaluate_speech, check_speech),
     "spans": TaskEvaluator(evaluate_spans, check_spans),
     "preferences": TaskEvaluator(evaluate_preferences, check_preferences),
     "retrieval": TaskEvaluator(evaluate_retrieval, check_retrieval),
     "replies": TaskEvaluator(evaluate_replies, check_replies),
-    "document_questions": TaskEvaluator(evaluate_document_questions, check_document_questions),
+    "document_questions": TaskEvaluator(
+        evaluate_document_questions, check_document_questions, absent_from_document_questions
+    ),
     "links": TaskEvaluator(evaluate_links, check_links),
     "graph_questions": TaskEvaluator(evaluate_graph_questions, check_graph_questions),
 }
@@ -141,7 +140,8 @@ def check_evaluation(config: ExperimentConfig, tokenizer: data.Tokenizer | None)
     """
     if isinstance(config.data, TaskConfig):
         task = data.make_task(config.data, config.evaluation.split, tokenizer)
-        evaluator, absent = TASK_EVALUATORS[task.evaluation], _absent_results(task)
+        evaluator = TASK_EVALUATORS[task.evaluation]
+        absent = evaluator.absent(task)
         _check_metric(config, [name for name in measured_names(evaluator.evaluate) if name not in absent])
         return evaluator.check(config, task)
     tokenizer = data.make_tokenizer(config.data) if tokenizer is None else tokenizer
@@ -155,19 +155,6 @@ def measured_names(evaluation: Callable[..., Any]) -> list[str]:
     """The names of the numbers that an evaluation measures, without those that it counts."""
     results = get_type_hints(get_type_hints(evaluation)["return"])
     return [name for name, kind in results.items() if kind in (float, float | None)]
-
-
-def _absent_results(task: data.Task[Any]) -> set[str]:
-    """The names of results that the evaluation of a task has with other settings of its data alone."""
-    config, absent = task.config, set()
-    if isinstance(config, WrittenTextsConfig | DocumentQuestionsConfig):
-        absent.update(TextMetrics.__annotations__.keys() - text_metrics(config.metrics, ["a"], [["a"]]).keys())
-    if isinstance(config, TaggedTextConfig) and not marks_entities(config.tags):
-        absent.update(MentionMetrics.__annotations__)
-    timed = ("seconds_per_question", "seconds_per_question_read_again", "same_answers")
-    for field, names in {"phrase": ("phrase",), "read_again": timed, "cite": ("source_right", "source_chance")}.items():
-        absent.update(() if getattr(config, field, None) else names)
-    return absent
 
 
 def _check_metric(config: ExperimentConfig, valid: Sequence[str]) -> None:

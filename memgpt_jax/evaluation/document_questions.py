@@ -17,6 +17,7 @@ from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.by_length import ByLength
 from memgpt_jax.evaluation.metrics.texts import (
     TextMetrics,
+    absent_text_metrics,
     check_libraries,
     scores_by_length,
     text_metrics,
@@ -162,6 +163,16 @@ def check_document_questions(config: ExperimentConfig, task: DocumentQuestionsTa
             "data.cite=True needs questions with a context that their document holds, within evaluation.max_tokens="
             f"{config.evaluation.max_tokens} tokens; there is none",
         )
+
+
+def absent_from_document_questions(task: DocumentQuestionsTask) -> set[str]:
+    """The names of a `DocumentQuestionsResult` that a task does not have with its settings."""
+    absent = absent_text_metrics(task.config.metrics)
+    if not task.config.read_again:
+        absent |= {"seconds_per_question", "seconds_per_question_read_again", "same_answers"}
+    if not task.config.cite:
+        absent |= {"source_right", "source_chance"}
+    return absent
 
 
 class Reader:

@@ -122,6 +122,11 @@ def _mistake(example: TaggedExample, predicted: list[str], loss: float) -> Mista
     )
 
 
+def absent_from_tags(task: TaggedTextTask) -> set[str]:
+    """The names of a `TagResult` that a task does not have with its tags."""
+    return set() if marks_entities(task.config.tags) else {*MentionMetrics.__annotations__}
+
+
 def check_tags(config: ExperimentConfig, task: TaggedTextTask) -> None:
     """Raise `ValueError` if a library that the metrics need is missing, or a document is too long for the model."""
     library("seqeval.metrics")

@@ -14,6 +14,7 @@ from memgpt_jax.evaluation.metrics.by_length import ByLength
 from memgpt_jax.evaluation.metrics.texts import (
     GroupMetrics,
     TextMetrics,
+    absent_text_metrics,
     check_libraries,
     metrics_by_group,
     same_phrase,
@@ -93,3 +94,8 @@ def written_result(
 def check_texts(config: ExperimentConfig, task: WritingTask) -> None:
     """Raise `ValueError` if a library that the metrics need is missing."""
     check_libraries(task.config.metrics)
+
+
+def absent_from_texts(task: WritingTask) -> set[str]:
+    """The names of a `PairResult` that a task does not have with its settings."""
+    return absent_text_metrics(task.config.metrics) | (set() if task.config.phrase else {"phrase"})

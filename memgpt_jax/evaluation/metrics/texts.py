@@ -89,6 +89,11 @@ def text_metrics(
     return found
 
 
+def absent_text_metrics(names: Sequence[str]) -> set[str]:
+    """The names of `TextMetrics` that `text_metrics` of these names does not have."""
+    return TextMetrics.__annotations__.keys() - text_metrics(names, ["a"], [["a"]]).keys()
+
+
 def text_scores(
     names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, np.ndarray]:
