@@ -150,6 +150,23 @@ def tensors_from_params(table: list[Weight], params: models.Params) -> dict[str,
     return {name: part for weight in table for name, part in _parts(weight, flat[weight.parameter]).items()}
 
 
+def lacks_key_bias(config: BaseModelConfig, table: list[Weight], params: models.Params) -> bool:
+    """Whether the table has no place for a bias of keys that changes the outputs.
+
+    A softmax over keys that all have the bias does not depend on it. With `fusion="attention"` the entries of the
+    memory, which have none, are in the same softmax.
+    """
+    if not any(stack.fusion == "attention" for stack in config.stacks.values()):
+        return False
+    flat = named_leaves(params)
+    for weight in table:
+        if weight.widths and ZERO in weight.tensors:
+            parts = np.split(np.asarray(flat[weight.parameter]), np.cumsum(weight.widths)[:-1], axis=-1)
+            if any(part.any() for name, part in zip(weight.tensors, parts, strict=True) if name == ZERO):
+                return True
+    return False
+
+
 @functools.lru_cache(maxsize=64)
 def shapes_of(config: BaseModelConfig) -> Mapping[str, tuple[int, ...]]:
     """The shape of every parameter by its path."""

@@ -19,7 +19,15 @@ from memgpt_jax.data.hub import find
 from memgpt_jax.data.tokenizers.files import OF_TOKENIZERS
 from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.interop.adapters import SETTINGS, read_adapters, save_adapters, with_adapters
-from memgpt_jax.interop.assembly import OURS, params_from_tensors, plan_of, shapes_of, table_of, tensors_from_params
+from memgpt_jax.interop.assembly import (
+    OURS,
+    lacks_key_bias,
+    params_from_tensors,
+    plan_of,
+    shapes_of,
+    table_of,
+    tensors_from_params,
+)
 from memgpt_jax.interop.families.clip import part_of
 from memgpt_jax.interop.folder import named, read_recorded, writable, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin
@@ -128,7 +136,8 @@ def save_pretrained(
         model: the model, or the folder of a run, whose tokenizer is saved too.
         folder: the folder, created if missing, for config.json, model.safetensors (or several such files with an
             index) and SHA256SUMS.
-        tokenizer: if given, it is saved too and replaces any other tokenizer of the folder.
+        tokenizer: if given, it is saved too and replaces any other tokenizer of the folder. Otherwise a tokenizer of
+            the folder stays, but the generation_config.json of the model that is replaced goes, with its stop ids.
         shard_bytes: largest size of a weight file, in bytes.
         only: `trained`: of a run that started from a pretrained model, the parameters that were trained
             (`optimizer.trainable`) or added, and the tokenizer. `from_pretrained(base, adapters=folder)` puts them
@@ -155,7 +164,10 @@ def save_pretrained(
     bits = stored_bits(params)
     saved = saved_config(model.config, origin, tokenizer, as_ours=bits is not None)
     if bits is None:
-        tensors = tensors_from_params(table_of(model.config, saved.family), params)
+        table = table_of(model.config, saved.family)
+        if lacks_key_bias(model.config, table, params):
+            saved, table = saved_config(model.config, origin, tokenizer, as_ours=True), table_of(model.config, None)
+        tensors = tensors_from_params(table, params)
     else:
         tensors = quantized_tensors(params)
     stale = {GENERATION} if tokenizer is None else OF_TOKENIZERS

@@ -15,6 +15,7 @@ from memgpt_jax import models
 from memgpt_jax.config.features import FRAMES
 from memgpt_jax.data import patches
 from memgpt_jax.interop.values import saved_config
+from memgpt_jax.models.model_functions import abstract_model
 from tests.references import foreign_media as foreign
 
 CASES = list(foreign.CASES)
@@ -174,3 +175,18 @@ def test_what_is_not_supported_is_named(case, changes, message, folders, tmp_pat
     (tmp_path / "model.safetensors").write_bytes((folders[case] / "model.safetensors").read_bytes())
     with pytest.raises(ValueError, match=message):
         mg.from_pretrained(tmp_path)
+
+
+def test_a_key_bias_is_saved_where_the_memory_shares_the_softmax(folders, tmp_path):
+    """Keys of Whisper have no bias. One that was trained beside a memory changes the outputs."""
+    model = mg.from_pretrained(folders["whisper"])
+    memory = mg.KVMemoryConfig(memory_size=8, num_heads=model.config.decoder.num_heads)
+    shared = dataclasses.replace(model.config.decoder, memory=memory, fusion="attention")
+    config = dataclasses.replace(model.config, decoder=shared)
+    for changed, kind in ((model.config, "whisper"), (config, "memgpt")):
+        params = models.to_params(abstract_model(changed))
+        params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, np.float32), params)
+        mg.save_pretrained(mg.from_params(changed, params), tmp_path / kind)
+        assert json.loads((tmp_path / kind / "config.json").read_text())["model_type"] == kind
+    again = mg.from_pretrained(tmp_path / "memgpt")
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(again), params)
