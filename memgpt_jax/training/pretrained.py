@@ -88,7 +88,7 @@ def pretrained_start(config: ExperimentConfig) -> PretrainedStart:
             _check_head(config.pretrained, base.config.head, model.head)
         model = _with_experiment(base.config, model)
     data = config.data
-    if isinstance(data, TextConfig | ExamplesConfig) and data.tokenizer == "pretrained":
+    if getattr(data, "tokenizer", None) == "pretrained":
         data = dataclasses.replace(data, tokenizer=config.pretrained)
 
     def params(config: ExperimentConfig) -> models.Params:

@@ -1,0 +1,48 @@
+"""Which digit is spoken, as a word, by a speaker who was not heard before: Whisper, fine-tuned.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digits_whisper --pretrained FOLDER_OR_NAME
+             --data.test_groups theo --workdir runs/whisper
+         python experiments/evaluate.py runs/whisper --split test
+Time:    not measured
+Result:  not measured
+"""
+
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.config.features import FramesConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
+from memgpt_jax.studies.command_line import load_config
+
+SOURCE, LENGTH = 96, 8  # 1.9 s of sound at most; a word and its end
+
+
+def config() -> ExperimentConfig:
+    none = NoMemoryConfig()
+    changes = {
+        "sample_rate": 16000,
+        "num_mels": 80,
+        "source_length": SOURCE,
+        "max_clips": 1,
+        "center": False,  # the frames of Whisper
+        "stretch": 0.3,
+        "warp": 0.1,
+        "mask": 0.1,
+        "tokenizer": "pretrained",
+        "max_new_tokens": LENGTH,
+    }
+    return ExperimentConfig(
+        model=Seq2SeqConfig(  # all else is that of the pretrained model
+            encoder=EncoderConfig(memory=none, heads=(), segment_length=LENGTH, features=FramesConfig(num_mels=80)),
+            decoder=ModelConfig(memory=none, source_length=SOURCE, window_size=LENGTH, segment_length=LENGTH),
+        ),
+        data=with_fields(load_config("spoken_digit_words").data, changes),
+        pretrained="openai/whisper-tiny.en",
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=20, weight_decay=0.01),
+        training=TrainingConfig(
+            steps=150, batch_size=16, sequence_length=LENGTH, carry_state=False, checkpoint_every=50
+        ),
+        evaluation=EvaluationConfig(
+            batch_size=50, chunk_length=LENGTH, max_documents=None, max_tokens=None, every=50, metric="exact_match"
+        ),
+    )
