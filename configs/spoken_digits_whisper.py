@@ -8,8 +8,8 @@ Result:  not measured
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config.fields import with_fields
 from memgpt_jax.config.features import FramesConfig
+from memgpt_jax.config.fields import with_fields
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
 from memgpt_jax.studies.command_line import load_config

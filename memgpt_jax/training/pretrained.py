@@ -9,11 +9,9 @@ import jax
 
 from memgpt_jax import models
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.heads import HeadConfig, HeadedConfig
 from memgpt_jax.config.model import BaseModelConfig, Seq2SeqConfig, StackConfig
-from memgpt_jax.data.examples.files import ExamplesConfig
 from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.interop.add_memory import with_base
 from memgpt_jax.interop.folder import writable

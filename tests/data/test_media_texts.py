@@ -159,6 +159,12 @@ def test_a_tokenizer_of_the_texts_can_be_trained(clips, tmp_path):
     assert len(tokenizer_of(config).encode("abcdefgh" * 9)) < 30
 
 
+def test_the_tokenizer_of_a_pretrained_model_needs_one(clips):
+    config = TranscriptsConfig(**clips, tokenizer="pretrained")
+    with pytest.raises(ValueError, match=r"data.tokenizer='pretrained' needs a pretrained model"):
+        make_task(config, "train")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "folder", "sizes"),

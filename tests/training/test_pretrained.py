@@ -18,6 +18,7 @@ from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, X
 from memgpt_jax.data.objectives import OBJECTIVES
 from memgpt_jax.data.objectives.span_corruption import sentinel_ids
 from memgpt_jax.data.objectives.special_ids import SpecialIds, special_ids
+from memgpt_jax.data.tasks import TranscriptsConfig
 from memgpt_jax.data.tokenizers.json_file import JsonTokenizer
 from memgpt_jax.interop import from_pretrained, save_pretrained
 from memgpt_jax.interop.families import FAMILIES
@@ -171,6 +172,19 @@ def test_a_head_that_the_file_lacks_is_drawn_anew(make, tmp_path, heads):
     model = models.from_params(start.config.model, params)
     logits, _ = model(np.arange(8, dtype=np.int32)[None])
     assert np.isfinite(logits).all() and np.std(logits) > 0
+
+
+def test_sounds_have_the_tokenizer_of_the_pretrained_model(make, tmp_path):
+    config, tokenizer = make("span_corruption")
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "num_mel_bins": 8, "vocab_size": 256}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    base = FAMILIES["whisper"].module.from_hf({"model_type": "whisper"} | sizes | heads)
+    save_pretrained(models.from_params(base, random_params(base, 1)), tmp_path / "base", tokenizer=tokenizer)
+    data = TranscriptsConfig(path=str(tmp_path), num_mels=8, source_length=256, tokenizer="pretrained")
+    decoder = dataclasses.replace(base.decoder, segment_length=32, source_length=256)
+    model = dataclasses.replace(base, encoder=dataclasses.replace(base.encoder, segment_length=32), decoder=decoder)
+    config = dataclasses.replace(config, data=data, model=model)
+    assert pretrained_start(config).config.data.tokenizer == str(tmp_path / "base")
 
 
 def test_a_model_of_another_kind_is_refused(make, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.data.corpora.cache import cached
 from memgpt_jax.data.corpora.folders import folder_corpus
@@ -134,6 +135,10 @@ def make_tokenizer(config: TextConfig) -> Tokenizer:
 
     Raises `ValueError` if `config.tokenizer` is not a tokenizer, or the corpus cannot be read.
     """
+    check(
+        config.tokenizer != "pretrained",
+        "data.tokenizer='pretrained' needs a pretrained model (ExperimentConfig.pretrained)",
+    )
     if config.tokenizer == "byte":
         return ByteTokenizer()
     if config.tokenizer == "bpe":

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.data.corpora.cache import cached
 from memgpt_jax.data.corpora.text import make_tokenizer
@@ -26,10 +25,6 @@ class ExamplesTask(FileTask[Config]):
 
         Raises `ValueError` if there is no tokenizer, or as `TaskConfig.completed`.
         """
-        check(
-            tokenizer is not None or config.tokenizer != "pretrained",
-            "data.tokenizer='pretrained' needs a pretrained model (ExperimentConfig.pretrained)",
-        )
         tokenizer = self.make_tokenizer(config) if tokenizer is None else tokenizer
         super().__init__(config.completed(), split, tokenizer)
         self.tokenizer = tokenizer
