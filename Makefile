@@ -4,7 +4,9 @@
 #   make wheel                   build dist/, and check that the wheel is complete
 #   make docs                    build the documentation site into docs/_build/html
 #   make test PYTHON=python3.13  with another Python (add VENV=.venv313 to keep the first environment)
+#   make setup JAX='jax[cuda13]' for an NVIDIA GPU, JAX='jax[tpu]' for a TPU: before the first other target
 PYTHON ?= python3
+JAX ?= jax
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
@@ -20,7 +22,7 @@ help:
 # The stamp is written last, so an interrupted set-up starts again; `venv` leaves what is already installed in place.
 $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' '$(JAX)'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed
