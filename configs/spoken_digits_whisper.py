@@ -14,7 +14,7 @@ from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
 from memgpt_jax.studies.command_line import load_config
 
-SOURCE, LENGTH = 144, 8  # 2.9 s of sound at most; a word and its end
+SOURCE, LENGTH = 160, 8  # 3.2 s of sound at most; a word and its end
 
 
 def config() -> ExperimentConfig:
