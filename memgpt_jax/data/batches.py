@@ -17,6 +17,10 @@ PATHS = ("path", "cache_dir", "train", "valid", "test", "vectors")
 """Fields of data configurations that name files or folders."""
 
 
+SHOWN = 30
+"""Characters before the first difference of two sources of data that a message shows."""
+
+
 class BatchIterator(Iterator[Batch]):
     """Batches of a Grain iterator, with a state that JSON can hold."""
 
@@ -35,10 +39,15 @@ class BatchIterator(Iterator[Batch]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue at a position; `ValueError` if it belongs to other data."""
-        if state["source"] != self.source:
+        saved = state["source"]
+        if saved != self.source:
+            pairs = enumerate(zip(saved, self.source, strict=False))
+            place = next((index for index, (old, new) in pairs if old != new), min(len(saved), len(self.source)))
+            part = slice(max(0, place - SHOWN), place + 2 * SHOWN)
+            before, now = saved[part], self.source[part]
             raise ValueError(
-                f"the saved data position belongs to {state['source']}, but this is {self.source}: "
-                "the corpus, the tokenizer, the seed or the batch shape has changed"
+                "the saved data position belongs to other data: the files of the training split, the settings of the "
+                f"data, the tokenizer, the seed or the batch shape have changed: {before!r} before, now {now!r}"
             )
         self.iterator.set_state(ast.literal_eval(state["position"]))
 
@@ -78,6 +87,16 @@ def text_batches(
     batches = make_objective(config.objective).batches(text, tokenizer, rows, length, seed)
     source = f"text {text.fingerprint}, {rows} rows of {length}, seed {seed}, {config.objective}"
     return BatchIterator(iter(batches), source)
+
+
+def content_of(config: DataConfig, split: str, tokenizer: Tokenizer | None) -> str:
+    """A digest of the examples or documents of a split, which does not depend on paths; "" for generated tasks.
+
+    Raises `ValueError` if they cannot be read.
+    """
+    if isinstance(config, TaskConfig):
+        return make_task(config, split, tokenizer).content
+    return documents(config, split, tokenizer or make_tokenizer(config)).fingerprint
 
 
 def without_paths(config: Any) -> Any:

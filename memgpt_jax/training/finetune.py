@@ -131,6 +131,11 @@ def finetune(
         assert tokenizer is not None
         model = _saved(model, tokenizer, workdir)
     else:
+        check(
+            tokenizer is None,
+            f"model={str(model)!r} has a tokenizer of its own; another one is named by task.tokenizer, a folder or a "
+            "name: leave tokenizer= out",
+        )
         _check_start(workdir, str(model))
     found = describe(model)
     backbone = found.config
@@ -138,6 +143,10 @@ def finetune(
     check(
         not isinstance(backbone, HeadedConfig),
         f"model={str(model)!r} has a head already: fine-tune the model without one, or train the run for more steps",
+    )
+    check(
+        getattr(task, "sample_rows", None) is None,
+        "task.sample_rows is for private training by mg.train: an epoch of finetune has every text once",
     )
     writes = isinstance(task, TextPairsConfig | DocumentQuestionsConfig)
     if isinstance(task, TextPairsConfig) and isinstance(backbone, Seq2SeqConfig) and task.source_length is None:
@@ -243,9 +252,10 @@ def _patterns(values: str | Sequence[str]) -> tuple[str, ...]:
 def _with_rows(task: ExamplesConfig, workdir: Path, given: Mapping[str, Rows | None]) -> ExamplesConfig:
     """The task with the given files; lists are written to JSON lines.
 
-    Raises `ValueError` if a row is not a dictionary of JSON values, or the folder holds other rows.
+    Raises `ValueError` if a row is not a dictionary of JSON values, or the folder holds a run on other rows.
     """
     changes: dict[str, Any] = {}
+    begun = _started_from(workdir) is not None
     for split, rows in given.items():
         if rows is None or isinstance(rows, str | Path):
             changes |= {} if rows is None else {split: str(rows)}
@@ -254,7 +264,7 @@ def _with_rows(task: ExamplesConfig, workdir: Path, given: Mapping[str, Rows | N
         lines = "".join(f"{_line(split, number, row)}\n" for number, row in enumerate(rows, start=1))
         path = workdir / "data" / f"{split}.jsonl"
         check(
-            not path.exists() or path.read_text(encoding="utf-8") == lines,
+            not begun or not path.exists() or path.read_text(encoding="utf-8") == lines,
             f"{shown(workdir)} holds a run with other examples ({split}): choose another workdir",
         )
         path.parent.mkdir(parents=True, exist_ok=True)

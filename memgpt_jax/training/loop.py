@@ -132,10 +132,11 @@ def _train(config: ExperimentConfig, workdir: Path, hooks: Hooks, extend: bool, 
         resumed = restore(setup, checkpoints, extend)
         tokenizer = open_tokenizer(setup, workdir, resumed)
         batches = open_batches(setup, workdir, tokenizer, resumed)
-        known = is_finished(config, resumed) and kept_evaluation(config, workdir) is not None
-        if hooks.batches is None and not known:
-            with refused(), parallel.main_first("evaluation data"):
-                check_evaluation(config, tokenizer)
+        if hooks.batches is None:
+            known = is_finished(config, resumed) and kept_evaluation(config, workdir, tokenizer) is not None
+            if not known:
+                with refused(), parallel.main_first("evaluation data"):
+                    check_evaluation(config, tokenizer)
         validation = None
         if hooks.batches is None and config.evaluation.every is not None:
             validation = Validation(config, tokenizer, workdir, steps_done(resumed))

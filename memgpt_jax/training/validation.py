@@ -15,10 +15,11 @@ from memgpt_jax.errors import RunError, refused
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.files.paths import shown
 from memgpt_jax.files.replacement import replace_file
+from memgpt_jax.training.evaluation import CONTENT
 
 RECORDS = "validations.jsonl"
 SETTINGS = "settings"
-"""The field of a record that holds the settings of its evaluation."""
+"""The field of a record that holds the settings of its evaluation, and the digest `CONTENT` of its data."""
 WHEN = ("every", "patience")
 """Settings that do not change the result of an evaluation: they may differ when a run is resumed."""
 LOWER_IS_BETTER = (
@@ -46,11 +47,14 @@ class Validation:
     def __init__(self, config: ExperimentConfig, tokenizer: data.Tokenizer | None, workdir: Path, done: int):
         """Args: done: steps that the run has taken; records of later steps are removed.
 
-        Raises `RunError` if the run has evaluations by other settings, with which new ones cannot be compared.
+        Raises `RunError` if the run has evaluations by other settings or on other data, with which new ones cannot be
+        compared.
         """
         self.config, self.tokenizer, self.workdir = config, tokenizer, workdir
         self.records = [record for record in read_validations(workdir) if record["step"] <= done]
-        self._settings = settings_of(config.evaluation)
+        with refused():
+            content = data.content_of(config.data, config.evaluation.split, tokenizer)
+        self._settings = settings_of(config.evaluation) | {CONTENT: content}
         check_settings(self.records, self._settings, workdir)
 
     def __call__(self, step: int, params: Any) -> bool:
@@ -101,16 +105,21 @@ def settings_of(config: EvaluationConfig) -> dict[str, Any]:
 
 
 def check_settings(records: list[dict[str, Any]], settings: dict[str, Any], workdir: Path) -> None:
-    """Raise `RunError` if a record was made with other settings."""
+    """Raise `RunError` if a record was made with other settings or on other data."""
     for record in records:
         kept = record.get(SETTINGS, settings)  # earlier versions did not record them
         changed = [name for name in settings if kept.get(name, settings[name]) != settings[name]]
         if changed:
-            lines = [f"  evaluation.{name}: {kept[name]!r} before, now {settings[name]!r}" for name in changed]
+            lines = [
+                "  the examples of the split have changed"
+                if name == CONTENT
+                else f"  evaluation.{name}: {kept[name]!r} before, now {settings[name]!r}"
+                for name in changed
+            ]
             raise RunError(
-                f"{shown(workdir)} holds evaluations during training by other settings, which cannot be compared with "
-                f"new ones. Restore these values, or move {RECORDS} and {BEST}/ elsewhere to begin a new comparison "
-                "at this step:\n" + "\n".join(lines)
+                f"{shown(workdir)} holds evaluations during training by other settings or on other data, which cannot "
+                f"be compared with new ones. Restore these, or move {RECORDS} and {BEST}/ elsewhere to begin a new "
+                "comparison at this step:\n" + "\n".join(lines)
             )
 
 

@@ -386,6 +386,16 @@ def test_a_causal_model_without_a_head_writes():
     assert [len(row) for row in write(["a", "b"], max_new_tokens=2, num_return_sequences=2, temperature=1.0)] == [2, 2]
 
 
+def test_rows_may_be_corrected_before_a_run_has_begun(tmp_path):
+    options = OPTIONS | {"tokenizer": ByteTokenizer(), "workdir": tmp_path}
+    with pytest.raises(ValueError, match="has no column 'label'"):
+        mg.finetune(base("decoder"), mg.LabelledTextConfig(), train=[*REVIEWS, {"text": "no label"}], **options)
+    with pytest.raises(ValueError, match=r"model\.head\.pool='none' does not fit"):  # the rows are those of this call
+        mg.finetune(
+            base("decoder"), mg.LabelledTextConfig(), train=REVIEWS, head=mg.LabelHeadConfig(pool="none"), **options
+        )
+
+
 @pytest.mark.slow
 def test_other_examples_in_the_same_folder_are_refused_and_other_held_out_ones_are_read(tmp_path):
     options = OPTIONS | {"epochs": 1, "tokenizer": ByteTokenizer(), "workdir": tmp_path / "run"}
@@ -423,13 +433,16 @@ def test_other_examples_in_the_same_folder_are_refused_and_other_held_out_ones_a
         ({"memory": "kv"}, "memory must be a MemoryConfig, got str"),
         ({"head": mg.LabelHeadConfig(pool="none")}, "model.head.pool='none' does not fit a label for each text"),
         ({"head": mg.LabelHeadConfig(loss="binary")}, "model.head.loss='binary' needs several labels"),
+        ({"task": mg.LabelledTextConfig(sample_rows=2)}, "task.sample_rows is for private training"),
+        ({"model": "a folder"}, "model='a folder' has a tokenizer of its own"),
         ({"call_length": 48}, "training.sequence_length=64 must be a multiple of model.call_length=48"),
     ],
 )
 def test_arguments_of_finetune_that_are_refused(tmp_path, options, message):
-    arguments = {"train": REVIEWS, "tokenizer": ByteTokenizer(), "workdir": tmp_path} | OPTIONS | options
+    arguments = {"model": base("decoder"), "task": mg.LabelledTextConfig(), "train": REVIEWS}
+    arguments |= {"tokenizer": ByteTokenizer(), "workdir": tmp_path} | OPTIONS | options
     with pytest.raises((ValueError, mg.RunError), match=message):
-        mg.finetune(base("decoder"), mg.LabelledTextConfig(), **arguments)
+        mg.finetune(**arguments)
 
 
 def test_a_start_from_a_model_with_a_head_keeps_its_labels_and_reads_texts_as_the_data_say(reviews, tmp_path):

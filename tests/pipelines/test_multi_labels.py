@@ -84,6 +84,8 @@ def test_labels_may_be_a_string_or_be_missing(tmp_path):
         (["a", None], {}, "a.jsonl, line 1: column 'labels' must be a label, it is null"),
         (["a", ["b"]], {}, "a.jsonl, line 1: column 'labels' must be a label, it is a list"),
         ("a,,b", {}, "column 'labels' must be a label, it is empty"),
+        ("['a', 'b']", {}, "a.jsonl, line 1: column 'labels' holds a list as a text, .* give the labels with ','"),
+        ("[]", {}, "column 'labels' holds a list as a text, '\\[\\]'"),
         (None, {}, "column 'labels' must be a list of labels or a string, it is null"),
         (3, {}, "column 'labels' must be a list of labels or a string, it is a int"),
         (0, {}, "column 'labels' must be a list of labels or a string, it is a int"),

@@ -238,6 +238,11 @@ def test_rows_that_are_refused(tmp_path, row, message):
         task_of(tmp_path, [row])
 
 
+@pytest.mark.parametrize("start", ["2", "2.0", 2.0])
+def test_a_start_may_be_a_whole_number_of_any_type(tmp_path, start):
+    assert task_of(tmp_path, [row_of("a b", "b", start)]).examples[0].answers == [("b", 2)]
+
+
 def test_answers_may_have_the_form_of_hugging_face(tmp_path):
     """And a column that is not asked for, such as `answers` beside `answer`, is not read."""
     several = {"text": ["b", "c", "b"], "answer_start": [2, 4, 2]}

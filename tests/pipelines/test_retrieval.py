@@ -1,5 +1,6 @@
 """Vectors of texts from data to prediction: queries find the document that has their word."""
 
+import gzip
 import json
 
 import jax
@@ -218,6 +219,13 @@ def test_documents_and_topics_in_xml(tmp_path):
     path.write_text("<other/>")
     with pytest.raises(ValueError, match="has no element <doc> or <top>"):
         list(read_trec(path))
+
+
+def test_compressed_files_of_trec(tmp_path):
+    for name, content in (("documents.xml.gz", "<doc><docno>7</docno></doc>"), ("judgements.gz", "q1 0 d1 1\n")):
+        (tmp_path / name).write_bytes(gzip.compress(content.encode()))
+    assert [values["docno"] for _, values in read_trec(tmp_path / "documents.xml.gz")] == ["7"]
+    assert read_judgements(tmp_path / "judgements.gz") == [("q1", "d1", 1)]
 
 
 def test_judgements_after_a_byte_order_mark(tmp_path):

@@ -124,6 +124,25 @@ def test_evaluations_by_other_settings_are_not_compared(tmp_path, validated_by):
     assert best_step(tmp_path / "run") == 8
 
 
+def test_evaluations_on_other_examples_are_not_compared(tmp_path, validated_by, monkeypatch):
+    config = validated(tmp_path, {"steps": 8, "checkpoint_every": 4, "log_every": 4}, metric="loss")
+    valid = tmp_path / "valid.jsonl"
+    lines = "".join(json.dumps(row) + "\n" for row in REVIEWS[:6])
+    valid.write_text(lines)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, valid=str(valid)))
+    validated_by(2.0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", print_progress=False)
+    valid.write_text("".join(json.dumps(row) + "\n" for row in REVIEWS[:5]))
+    with pytest.raises(RunError, match=r"Restore these, or move .*\n  the examples of the split have changed"):
+        train(config, tmp_path / "run", print_progress=False)
+    valid.write_text(lines)
+    validated_by(3.0)
+    found = train(config, tmp_path / "run", print_progress=False)["evaluation"]
+    monkeypatch.setattr(evaluation, "evaluate", None)  # it is kept
+    assert train(config, tmp_path / "run", print_progress=False)["evaluation"] == found
+
+
 @pytest.mark.slow
 def test_the_best_of_a_run_that_went_on_from_an_earlier_step_replaces_a_later_one(tmp_path, validated_by):
     config = validated(tmp_path, {"steps": 12, "checkpoint_every": 2, "keep_checkpoints": 9, "log_every": 2})

@@ -67,16 +67,16 @@ def words_of_entities(values: Mapping[str, Any], where: str) -> dict[str, list[s
         where: its place, for messages.
 
     Returns:
-        The columns `words` and `tags`: `O`, `B-type` or `I-type`, where of entities that overlap the first counts.
+        The columns `words` and `tags`: `O`, `B-type` or `I-type`, where of entities that share a word the first counts.
 
     Raises:
-        ValueError: a field is missing or has another type, or an entity does not lie in the text.
+        ValueError: a field is missing or has another type, or an entity does not lie in the text or holds no word.
     """
     text, spans = _text_and_spans(values, where)
     places = [match.span() for match in word_pattern().finditer(text)]
     return {
         "words": [text[start:end] for start, end in places],
-        "tags": word_tags(places, spans),
+        "tags": word_tags(places, spans, where),
     }
 
 

@@ -6,6 +6,7 @@ Every problem is a `ValueError` that names the file and the line.
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -124,12 +125,17 @@ class Record:
     def labels(self, column: str, separator: str) -> list[str]:
         """The labels of a column: a list, or a string in which they are separated. It may be empty.
 
-        Raises `ValueError` if it is of another type, or one of them is empty or no label.
+        Raises `ValueError` if it is of another type or a list written as text, or one of them is empty or no label.
         """
         value = self.get(column)
         if not isinstance(value, list | str):
             raise ValueError(
                 f"{self.where}: column {column!r} must be a list of labels or a string, it is {_kind(value)}"
+            )
+        if isinstance(value, str) and re.fullmatch(r"\s*\[.*\]\s*", value, re.DOTALL):
+            raise ValueError(
+                f"{self.where}: column {column!r} holds a list as a text, {value[:40]!r}: give the labels with "
+                f"{separator!r} between them, or lists in a .jsonl file"
             )
         parts = value if isinstance(value, list) else value.split(separator) if value.strip() else []
         return [dataclasses.replace(self, values={column: part}).label(column) for part in parts]

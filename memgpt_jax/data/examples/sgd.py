@@ -28,10 +28,11 @@ def dialogue_words(dialogue: Mapping[str, Any], where: str) -> dict[str, list[st
 
     Returns:
         The columns `words` and `slots`: for the words of a user's utterance `O`, `B-slot` or `I-slot` (IOB2), where of
-        spans that overlap the first counts; for all other words the empty tag.
+        spans that share a word the first counts; for all other words the empty tag.
 
     Raises:
-        ValueError: a field is missing or has another type, or a span does not lie in its utterance.
+        ValueError: a field is missing or has another type, or a span does not lie in its utterance or holds no
+            word.
     """
     words, tags = [], []
     for number, turn in enumerate(field_of(dialogue, "turns", list, where), start=1):
@@ -41,7 +42,7 @@ def dialogue_words(dialogue: Mapping[str, Any], where: str) -> dict[str, list[st
         found = [match.span() for match in word_pattern().finditer(utterance)]
         is_tagged = speaker == TAGGED_SPEAKER
         words += [speaker, ":", *(utterance[start:end] for start, end in found)]
-        tags += ["", "", *(word_tags(found, spans) if is_tagged else [""] * len(found))]
+        tags += ["", "", *(word_tags(found, spans, at) if is_tagged else [""] * len(found))]
     return {"words": words, "slots": tags}
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from memgpt_jax.config.checks import check
+from memgpt_jax.data.corpora.reading import read_text
 from memgpt_jax.files.paths import shown
 
 ELEMENTS = ("doc", "top")
@@ -25,9 +26,9 @@ def read_trec(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         ValueError: the file cannot be read, is not XML, or has no such element.
     """
     try:
-        content = re.sub(r"^\s*<\?xml[^>]*\?>", "", path.read_text(encoding="utf-8-sig"))
+        content = re.sub(r"^\s*<\?xml[^>]*\?>", "", read_text(path).removeprefix("\ufeff"))
         root = ElementTree.fromstring(f"<root>{content}</root>")
-    except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
+    except ElementTree.ParseError as error:
         raise ValueError(f"{shown(path)} cannot be read as XML: {error}") from None
     number = 0
     for element in root.iter():
@@ -56,11 +57,7 @@ def read_judgements(path: Path) -> list[Judgement]:
     Raises `ValueError` with file and line if a line does not have this form, or repeats a query and a document.
     """
     found: dict[tuple[str, str], Judgement] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{shown(path)} cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).removeprefix("\ufeff").splitlines(), start=1):
         where, parts = f"{shown(path)}, line {number}", line.split()
         if not parts:
             continue

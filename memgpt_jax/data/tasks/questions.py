@@ -208,7 +208,7 @@ def _answers(record: Record, config: QuestionsConfig) -> list[tuple[str, int]]:
 def _answer(record: Record, answer_column: str, start_column: str) -> tuple[str, int]:
     start = record.get(start_column)
     try:
-        number = int(start)
+        number = int(float(start))
         check(not isinstance(start, bool) and number == float(start), "")
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{record.where}: column {start_column!r} must be a whole number, got {start!r}") from None

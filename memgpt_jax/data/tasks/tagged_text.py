@@ -72,13 +72,17 @@ class TaggedTextConfig(ExamplesConfig):
         """The configuration with `tags` filled in from the training split."""
         if self.tags:
             return self
-        found = {tag for record in self.records("train") for tag in record.texts(self.tag_column)} - {CONTEXT}
+        found = {tag for record in self.records("train") for tag in self.tags_of(record)} - {CONTEXT}
         check(len(found) >= 2, f"the training split of {self.train!r} has only the tag {', '.join(found)}")
         return replace(self, tags=tuple(sorted(found)))
 
     def records(self, split: str) -> list[Record]:
         """The documents of a split."""
         return read_split(self, split, self._joined if self.document == "file" else None)
+
+    def tags_of(self, record: Record) -> list[str]:
+        """The tags of a document, without spaces around them. Raises `ValueError` if they are not a list of texts."""
+        return [tag.strip() for tag in record.texts(self.tag_column)]
 
     def _joined(self, records: list[Record]) -> Record:
         columns = (self.text_column, self.tag_column)
@@ -132,7 +136,7 @@ class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
         return [" ".join(clean_words(words, config.clean)) for words in documents]
 
     def _example(self, record: Record) -> TaggedExample:
-        words, tags = record.texts(self.config.text_column), record.texts(self.config.tag_column)
+        words, tags = record.texts(self.config.text_column), self.config.tags_of(record)
         check(len(words) == len(tags), f"{record.where}: {len(words)} words and {len(tags)} tags")
         check(bool(words), f"{record.where}: there are no words")
         check(any(tags), f"{record.where}: no word has a tag")

@@ -39,18 +39,21 @@ class WordVectors:
 def read_vectors(name: str) -> WordVectors:
     """The word vectors of a file in the text format of GloVe and word2vec: lines of a word and D numbers.
 
-    A first line of two numbers (word2vec) is skipped. Raises `ValueError` if there is no such file, or a line has
-    another form.
+    A first line of two numbers (word2vec) is skipped. A word may hold spaces, as in some files of GloVe, but not
+    in the first line. Raises `ValueError` if there is no such file, or a line has another form.
     """
     path = expand(name)
     check(path.is_file(), f"augment.vectors={name!r}: there is no such file")
     words, rows = [], []
     for where, fields in _lines(path):
         check(len(fields) >= 2, f"{where} must be a word and its numbers, got {' '.join(fields)[:80]!r}")
+        size = len(rows[0]) if rows else len(fields) - 1
+        inner = [field for field in fields[1:-size] if _is_number(field)]
         check(
-            not rows or len(fields) == len(rows[0]) + 1,
-            f"{where} has {len(fields) - 1} numbers, and the lines before it {len(rows[0]) if rows else 0}",
+            len(fields) > size and not inner,
+            f"{where} has {len(inner) + min(size, len(fields) - 1)} numbers, and the lines before it {size}",
         )
+        fields = [" ".join(fields[:-size]), *fields[-size:]]
         try:
             rows.append(np.array(fields[1:], np.float32))
         except ValueError as error:
@@ -59,6 +62,14 @@ def read_vectors(name: str) -> WordVectors:
         words.append(fields[0])
     check(len(words) >= 2, f"{shown(path)} must have at least two words, got {len(words)}")
     return WordVectors(words, np.stack(rows))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:

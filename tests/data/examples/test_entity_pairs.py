@@ -32,14 +32,20 @@ def test_a_record_is_words_with_tags_and_pairs_with_labels(tmp_path):
     ("spans", "tags"),
     [
         ([(3, 6, "x")], ["O", "B-x", "O"]),  # with the space before it
-        ([(0, 6, "x"), (4, 9, "y")], ["B-x", "I-x", "B-y"]),
-        ([(4, 6, "x"), (0, 9, "y")], ["B-y", "B-x", "B-y"]),
+        ([(0, 6, "x"), (4, 9, "y")], ["B-x", "I-x", "O"]),  # what is left of an overlapped entity is none
+        ([(4, 6, "x"), (0, 9, "y")], ["O", "B-x", "O"]),
         ([(0, 3, "x"), (4, 6, "x")], ["B-x", "B-x", "O"]),
     ],
 )
 def test_the_first_word_of_an_entity_has_the_tag_of_a_beginning(spans, tags):
     entities = [dict(zip(("start", "end", "type"), span, strict=True)) for span in spans]
     assert words_of_entities({"text": "One two six", "entities": entities}, "x")["tags"] == tags
+
+
+def test_an_entity_without_a_word_is_named():
+    entities = [{"start": 3, "end": 4, "type": "x"}]
+    with pytest.raises(ValueError, match=r"a.json, object 1: the characters 3 to 4, 'x', hold no word"):
+        words_of_entities({"text": "One two", "entities": entities}, "a.json, object 1")
 
 
 def test_marks_of_entities_that_touch_or_lie_in_each_other():

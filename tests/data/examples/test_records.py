@@ -244,6 +244,13 @@ def test_tags_that_do_not_fit_are_named(tmp_path):
         list(read_records(path, "conll"))
 
 
+def test_tags_may_have_spaces_around_them(tmp_path):
+    rows = [{"words": ["a", "b"], "tags": [" B-x", "O"]}, {"words": ["a", "b"], "tags": ["O ", "B-x"]}] * 2
+    path = written(tmp_path / "a.jsonl", json_lines(rows))
+    task = TaggedTextTask(TaggedTextConfig(train=str(path), tag_column="tags"), "train", BYTES)
+    assert task.config.tags == ("B-x", "O") and task.examples[0].tags == ["B-x", "O"]
+
+
 def test_training_does_not_see_the_labels_of_the_test_split(tmp_path):
     train = written(tmp_path / "train.jsonl", json_lines(ROWS))
     permuted = [row | {"label": "ba"["ab".index(row["label"])]} for row in ROWS]

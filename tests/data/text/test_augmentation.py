@@ -110,9 +110,15 @@ def test_the_embeddings_of_a_model_are_word_vectors(tmp_path):
         write_vectors(path, BYTES, table[:100])
 
 
+def test_words_of_vectors_may_hold_spaces(tmp_path):
+    (tmp_path / "vectors.txt").write_text("a 1 2\n. . . 3 4\n")
+    assert read_vectors(str(tmp_path / "vectors.txt")).words == ["a", ". . ."]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("a 1 2\nb 1 2 3\n", r"vectors.txt, line 2 has 3 numbers, and the lines before it 2"),
         ("a 1 2\nb 1\n", r"vectors.txt, line 2 has 1 numbers, and the lines before it 2"),
         ("a 1 2\nb 1 x\n", r"vectors.txt, line 2 must be a word and its numbers: could not convert"),
         ("a 1 2\nb 1 nan\n", r"vectors.txt, line 2 has a number that is not finite"),
