@@ -7,7 +7,7 @@ Time:    5.4 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel 
 Result:  MRR of the 1,828 test triples 0.386 (95% interval 0.372 to 0.399), Hits@1 0.273, Hits@10 0.610, on the
          validation triples 0.388; seed 0 alone. Baseline: ComplEx 0.434, Hits@10 0.648. With 6,000 steps and more
          dropout (--training.steps 6000 --model.backbone.dropout 0.3 --model.head.dropout 0.3, 11 minutes): 0.388 and
-         0.391
+         0.391; with --optimizer.weight_decay 0.5 0.390 and 0.395
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig

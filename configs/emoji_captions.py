@@ -2,10 +2,12 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py emoji_captions --workdir runs/emoji_captions
          python experiments/evaluate.py runs/emoji_captions --split test
-Time:    6 minutes of CPU time for 930 of the 1,500 steps (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
-Result:  whole training not measured. The parameters of step 750, seed 0, on 591 test pictures: exact 0.284, word F1
-         0.509, BLEU 60.4, the right skin tone 0.918. Baseline, the name of the nearest picture: exact 0.000, word F1
-         0.515, BLEU 44.0, skin tone 0.163
+Time:    12 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared)
+Result:  on 591 test pictures exact 0.398, word F1 0.573, BLEU 70.9, the right skin tone 0.954; on the 319 of the
+         validation 0.429, 0.583, 73.9 and 0.948; seed 0 alone. Baseline, the name of the nearest picture: exact 0.000,
+         word F1 0.515, BLEU 44.0, skin tone 0.163. On the validation after 750 steps exact 0.320, word F1 0.515; with
+         more noise (--training.steps 2500 --data.shift 4 --data.erase 8 --data.light 0.3 --model.encoder.dropout 0.3
+         --model.decoder.dropout 0.3) 0.370 and 0.557
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig

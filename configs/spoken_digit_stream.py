@@ -5,8 +5,10 @@ Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_stream --wo
          python experiments/evaluate.py runs/stream --split test
          python experiments/evaluate.py runs/stream --split test --change data.min_clips=100 data.max_clips=100
              data.source_length=4000
-Time:    10 minutes of CPU time for training (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
-Result:  not measured. After 500 steps on strings of up to four digits (--data.max_clips 4 --data.source_length 128
+Time:    16 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared)
+Result:  word error rate on 500 strings of one to eight digits of theo, who is not in training, 0.138, on the validation
+         strings of the other speakers 0.004; on 500 strings of 100 digits of theo, heard in constant memory, 0.160;
+         seed 0 alone. After 500 steps on strings of up to four digits (--data.max_clips 4 --data.source_length 128
          --training.steps 500), 2 minutes, word error rate on the strings of theo, who is not in training, and on the
          validation strings of the other speakers: 0.385 and 0.126; with --data.gain 0
          --model.backbone.features.center True 0.373 and 0.205. With neither, and letters as tokens, 2,000 steps on
