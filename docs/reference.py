@@ -74,8 +74,13 @@ class Namespace(Reference):
         path = self.arguments[0]
         module = importlib.import_module(path)
         names = {name: getattr(module, name) for name in module.__all__}
-        values = names.items()
-        return self.documented(path, {k: v for k, v in values if not isinstance(v, ModuleType) and not is_config(v)})
+
+        def has_entry(name: str, value: Any) -> bool:
+            """A public class of `mg` has its entry there, a configuration on its own page."""
+            return is_config(value) or (inspect.isclass(value) and getattr(mg, name, None) is value)
+
+        shown = {k: v for k, v in names.items() if not isinstance(v, ModuleType) and not has_entry(k, v)}
+        return self.documented(path, shown)
 
 
 def signature(app, what, name, obj, options, arguments, returns):

@@ -24,7 +24,7 @@ from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.config.texts import AugmentConfig, CleanConfig
-from memgpt_jax.data import load_tokenizer, register_objective, register_task, tasks
+from memgpt_jax.data import Objective, Task, load_tokenizer, register_objective, register_task, tasks
 from memgpt_jax.data.objectives.masked import MaskedConfig
 from memgpt_jax.data.objectives.masked_next_sentence import MaskedNextSentenceConfig
 from memgpt_jax.data.objectives.next_sentence import NextSentenceConfig
@@ -64,7 +64,7 @@ from memgpt_jax.data.tasks.tracking import TrackingConfig
 from memgpt_jax.data.tasks.transcripts import TranscriptsConfig
 from memgpt_jax.data.tasks.triples import TriplesConfig
 from memgpt_jax.errors import RunError
-from memgpt_jax.evaluation import evaluate, register_metric
+from memgpt_jax.evaluation import Metric, evaluate, register_metric
 from memgpt_jax.generation import Generated, Piece, Sampling, Session, generate, stream_generate
 from memgpt_jax.inspector import EntryList, Trace, edit_entry, forget, list_entries, trace, write_page
 from memgpt_jax.interop import add_memory, from_pretrained, save_pretrained, wrap
@@ -104,7 +104,7 @@ from memgpt_jax.models import (
     quantize,
     to_params,
 )
-from memgpt_jax.models.heads import register_head, register_head_layer
+from memgpt_jax.models.heads import Head, HeadLayer, register_head, register_head_layer
 from memgpt_jax.models.heads.frames import FramesHeadConfig
 from memgpt_jax.models.heads.fusion import FusionHeadConfig, GraphHeadConfig
 from memgpt_jax.models.heads.labels import LabelHeadConfig
@@ -179,11 +179,16 @@ __all__ = [  # noqa: RUF022 — in groups
     "MEMORIES",
     "Memory",
     "register_memory",
-    "register_metric",
+    "Objective",
     "register_objective",
+    "Task",
     "register_task",
+    "Head",
     "register_head",
+    "HeadLayer",
     "register_head_layer",
+    "Metric",
+    "register_metric",
     "register_family",
     # namespaces
     "data",

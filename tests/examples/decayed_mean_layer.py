@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 import memgpt_jax as mg
-from memgpt_jax.models.heads import HeadLayer
 
 
-class DecayedMean(HeadLayer):
+class DecayedMean(mg.HeadLayer):
     decayed = ("kernel",)  # the decay has no weight decay
 
     def __init__(self, config, d_in, width, *, causal, dtype, rngs):

@@ -13,7 +13,7 @@ import numpy as np
 
 import memgpt_jax as mg
 from memgpt_jax.data.batch import Batch, zeros
-from memgpt_jax.data.objectives import Objective, ObjectiveConfig
+from memgpt_jax.data.objectives import ObjectiveConfig
 from memgpt_jax.studies.command_line import load_config
 
 
@@ -31,7 +31,7 @@ class DelayedConfig(ObjectiveConfig):
             raise ValueError(f"delay must be at least 1, got {self.delay}")
 
 
-class Delayed(Objective[DelayedConfig]):
+class Delayed(mg.Objective[DelayedConfig]):
     """Rows of running text; targets are earlier tokens of the same row and document."""
 
     def shapes(self, rows: int, length: int) -> Batch:

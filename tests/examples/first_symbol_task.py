@@ -12,7 +12,7 @@ import numpy as np
 
 import memgpt_jax as mg
 from memgpt_jax.data.batch import Batch
-from memgpt_jax.data.tasks.base import Task, scored_rows
+from memgpt_jax.data.tasks.base import scored_rows
 from memgpt_jax.studies.command_line import load_config
 
 FILLER, QUESTION, FIRST_SYMBOL = range(3)
@@ -40,7 +40,7 @@ class FirstSymbolConfig(mg.TaskConfig):
         return self.gap_length + 2
 
 
-class FirstSymbol(Task):
+class FirstSymbol(mg.Task):
     """Rows `symbol filler ... filler QUESTION`, whose last target is the symbol: the only one that is scored."""
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:

@@ -14,7 +14,6 @@ from flax import nnx
 
 import memgpt_jax as mg
 from memgpt_jax.config.heads import HeadConfig
-from memgpt_jax.models.heads import Head
 from memgpt_jax.ops import logit_scores
 from memgpt_jax.shapes import Array, Float32
 
@@ -33,7 +32,7 @@ class MeanState(NamedTuple):
     count: Float32[Array, "B 1"]
 
 
-class TopicHead(Head):
+class TopicHead(mg.Head):
     """Outputs W mean_t(h_t) + b, [B, 1, NUM_TOPICS]: one label for each row."""
 
     labels_rows = True
