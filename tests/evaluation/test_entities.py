@@ -17,6 +17,22 @@ def test_tags_that_mark_no_entities():
     assert (entities["precision"], entities["recall"], entities["f1"]) == (0.5, 0.5, 0.5)
 
 
+@pytest.mark.parametrize("mark", ["", "B-"])
+def test_types_may_have_the_names_of_averages(mark):
+    pytest.importorskip("sklearn" if not mark else "seqeval", reason="the extra `tasks` is not installed")
+    names = ["accuracy", "macro avg", "micro avg", "weighted avg"]
+    tags = [mark + name for name in names]
+    found = entity_metrics([tags], [[*tags[:3], tags[0]]])
+    right = {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1}
+    assert found["types"] == {
+        "accuracy": {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2},
+        "macro avg": right,
+        "micro avg": right,
+        "weighted avg": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0},
+    }
+    assert found["f1"] == pytest.approx((2 / 3 + 2) / 4 if not mark else 3 / 4)
+
+
 @pytest.mark.parametrize(
     ("predicted", "expected", "f1"),
     [

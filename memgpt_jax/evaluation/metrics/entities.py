@@ -1,7 +1,7 @@
 """Metrics of tagged words: of entities by seqeval, of other tags by scikit-learn."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -65,17 +65,18 @@ def entity_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]
     counted = [[list(filter(None, tags)) for tags in side] for side in (predicted, expected)]
     if not marks_entities({tag for side in counted for tags in side for tag in tags}):
         return _tag_metrics(*counted)
-    metrics = library("seqeval.metrics")
+    metrics = library("seqeval.metrics.sequence_labeling")
     found = [[list(map(_seqeval_tag, tags)) for tags in side] for side in (expected, predicted)]
     counts = entity_counts(predicted, expected)
-    report = metrics.classification_report(*found, output_dict=True, zero_division=0) if counts.any() else {}
+    names = sorted({entity[0] for side in (predicted, expected) for tags in side for entity in entities_of(tags)})
+    columns = metrics.precision_recall_fscore_support(*found, average=None, zero_division=0) if names else ()
     return EntityMetrics(
         precision=float(metrics.precision_score(*found, zero_division=0)),
         recall=float(metrics.recall_score(*found, zero_division=0)),
         f1=float(metrics.f1_score(*found, zero_division=0)),
         f1_interval=bootstrap_interval(lambda chosen: f1_of(counts[chosen]), len(counts)),
         accuracy=float(metrics.accuracy_score(*counted)),
-        types=_types(report),
+        types=_types(names, columns),
     )
 
 
@@ -100,29 +101,23 @@ def _tag_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]) 
             for sides in zip(right, expected, predicted, strict=True)
         ]
     )
-    report = metrics.classification_report(*pair, output_dict=True, zero_division=0)
-    average = report["macro avg"]
+    columns = metrics.precision_recall_fscore_support(*pair, labels=names, average=None, zero_division=0)
+    precision, recall, f1 = (float(np.mean(column)) for column in columns[:3])
     return EntityMetrics(
-        precision=float(average["precision"]),
-        recall=float(average["recall"]),
-        f1=float(average["f1-score"]),
+        precision=precision,
+        recall=recall,
+        f1=f1,
         f1_interval=bootstrap_interval(lambda chosen: _macro_f1(counts[chosen]), len(counts)),
         accuracy=float(metrics.accuracy_score(*pair)),
-        types=_types(report),
+        types=_types(names.tolist(), columns),
     )
 
 
-def _types(report: Mapping[str, Any]) -> dict[str, TypeMetrics]:
-    """The rows of a classification report, without its averages."""
+def _types(names: Sequence[str], columns: Sequence[Any]) -> dict[str, TypeMetrics]:
+    """The results by name, from the columns precision, recall, F1 and support of names in this order."""
+    rows = zip(names, *columns, strict=True) if names else ()
     return {
-        name: TypeMetrics(
-            precision=float(row["precision"]),
-            recall=float(row["recall"]),
-            f1=float(row["f1-score"]),
-            support=int(row["support"]),
-        )
-        for name, row in report.items()
-        if name not in ("accuracy", "micro avg", "macro avg", "weighted avg")
+        name: TypeMetrics(precision=float(p), recall=float(r), f1=float(f), support=int(n)) for name, p, r, f, n in rows
     }
 
 
