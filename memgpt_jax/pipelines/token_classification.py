@@ -109,14 +109,6 @@ class TokenClassification:
                 for number, word in enumerate(words, start=1)
                 if word.tag != "O"
             ]
-        groups: list[list[Word]] = []
-        for word in words:
-            if word.tag == "O":
-                groups.append([])
-            elif groups and groups[-1] and _continues(groups[-1][-1].tag, word.tag):
-                groups[-1].append(word)
-            else:
-                groups.append([word])
         return [
             {
                 "entity_group": group[0].tag.partition("-")[2] or group[0].tag,
@@ -125,14 +117,32 @@ class TokenClassification:
                 "start": group[0].start,
                 "end": group[-1].end,
             }
-            for group in groups
-            if group
+            for group in entities_of_words(words)
         ]
 
 
+def entities_of_words(words: Sequence[Word]) -> list[list[Word]]:
+    """The words of each entity, as `memgpt_jax.evaluation.metrics.entities.entities_of` finds entities by their tags.
+
+    Tags without positions, such as `PER`, mark one entity as long as they are equal.
+    """
+    groups: list[list[Word]] = [[]]
+    for word in words:
+        if word.tag == "O":
+            groups.append([])
+        elif groups[-1] and _continues(groups[-1][-1].tag, word.tag):
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+    return [group for group in groups if group]
+
+
 def _continues(before: str, tag: str) -> bool:
-    """Whether a word with this tag belongs to the entity of the word before it: of one type, and not the beginning."""
-    position, dash, kind = tag.partition("-")
+    """Whether a word belongs to the entity of the word before it, which is of its type and has not ended.
+
+    `B` begins an entity, `E` and `L` end it, `S` and `U` do both.
+    """
+    (last, _, kind), (position, dash, own) = before.partition("-"), tag.partition("-")
     if not dash:
-        return tag == before  # tags without positions, such as `PER`
-    return position not in ("B", "S", "U") and before.partition("-")[2] == kind
+        return tag == before
+    return last not in ("E", "L", "S", "U") and position not in ("B", "S", "U") and kind == own

@@ -7,15 +7,19 @@ import types
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import memgpt_jax as mg
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import mistakes
 from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.metrics.entities import entities_of
 from memgpt_jax.evaluation.mistakes import Mistake
 from memgpt_jax.models.heads.labels import chain_of
 from memgpt_jax.ops.crf import Chain, marginals
 from memgpt_jax.pipelines import PIPELINES
+from memgpt_jax.pipelines.token_classification import Word, entities_of_words
 from memgpt_jax.studies import entry
 from memgpt_jax.training.start import Hooks, prepare
 from tests.laws.models import random_params
@@ -213,6 +217,14 @@ def test_tags_and_entities(people):
     (entity,) = mg.pipeline(people.workdir, aggregation_strategy="simple")(text)
     assert (entity["entity_group"], entity["word"], entity["start"], entity["end"]) == ("per", "Ada", 8, 11)
     assert [len(row) for row in tag([text, "she saw rain today"])] == [1, 0]
+
+
+@given(st.lists(st.sampled_from(["O", *(f"{mark}-{kind}" for mark in "BIESLU" for kind in ("a", "a-b"))]), max_size=9))
+def test_entities_are_those_that_the_evaluation_counts(tags):
+    pytest.importorskip("seqeval", reason="the extra `tasks` is not installed")
+    found = entities_of_words([Word(number, number, tag, 1.0) for number, tag in enumerate(tags)])
+    places = [(words[0].tag.partition("-")[2], words[0].start, words[-1].start) for words in found]
+    assert places == entities_of(tags)
 
 
 def test_a_chain_decides_between_tags_of_a_word_by_those_of_its_neighbours():
