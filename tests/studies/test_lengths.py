@@ -19,7 +19,7 @@ from memgpt_jax.data.tasks.copy import CopyConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.ratings import RatingsConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
-from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
+from memgpt_jax.evaluation import HELD_OUT_SEED, TASK_EVALUATORS, evaluate, measured_names
 from memgpt_jax.studies import comparison
 from memgpt_jax.studies import runs as run_folders
 from memgpt_jax.studies.commands import evaluate as command
@@ -183,6 +183,13 @@ def test_results_by_length_are_a_table_and_a_plot(tmp_path, capsys, monkeypatch)
     found = {label: result["by_length"] for label, result in results.items()}
     other = {"a": {"by_length": found[str(runs[0])] | {"metric": "f1"}}, "b": {"by_length": found[str(runs[1])]}}
     assert command.comparable(results) == found and command.comparable(other) == command.comparable({"a": {}}) == {}
+
+
+@pytest.mark.parametrize("kind", ["multi_labels", "numbers"])
+def test_the_table_has_all_results_of_labels_and_numbers(kind):
+    names = measured_names(TASK_EVALUATORS[kind].evaluate)
+    table = command.results_table({"a": dict.fromkeys(names, 0.25)})
+    assert {column.header for column in table.columns} == {"run", *(name.replace("_", " ") for name in names)}
 
 
 def test_impossible_lengths_are_refused(runs, script, capsys):
