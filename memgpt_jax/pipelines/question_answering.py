@@ -5,6 +5,7 @@ from typing import Any
 
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.data.tasks.questions import QuestionsConfig
 from memgpt_jax.data.tasks.windows import SHORTEST, EncodedText, Windows, encode_text
 from memgpt_jax.evaluation.answers import Answer, span_logits
 from memgpt_jax.models.heads.spans import SpanHeadConfig
@@ -30,6 +31,8 @@ class QuestionAnswering:
         self.head = instance_of(self.config.head, SpanHeadConfig, "model.head")
         self.params, self.tokenizer = loaded.params, loaded.tokenizer
         self.rows, self.length = rows, loaded.length if length is None else length
+        task = loaded.data if isinstance(loaded.data, QuestionsConfig) else QuestionsConfig()
+        self.max_answer_tokens = task.max_answer_tokens
         check_sizes(rows=self.rows)
         check(self.length >= SHORTEST, f"length must be at least {SHORTEST}, got {self.length}")
 
@@ -39,7 +42,7 @@ class QuestionAnswering:
         question: str | Sequence[str],
         context: str | Sequence[str],
         top_k: int = 1,
-        max_answer_len: int = 30,
+        max_answer_len: int | None = None,
         handle_impossible_answer: bool | None = None,
     ) -> Any:
         """The most probable answers.
@@ -48,7 +51,8 @@ class QuestionAnswering:
             question: a question, or several.
             context: the text of each question; a single text is that of all questions.
             top_k: number of answers to each question, in descending order of score.
-            max_answer_len: tokens of the longest answer; a single word may have more.
+            max_answer_len: tokens of the longest answer; a single word may have more. Default: `max_answer_tokens` of
+                the run's task, 30 for a model that is not a run.
             handle_impossible_answer: whether the answer may be "" (start and end 0); default: if the model was trained
                 so.
 
@@ -62,7 +66,8 @@ class QuestionAnswering:
             len(questions) == len(contexts),
             f"question and context must have the same number, got {len(questions)} and {len(contexts)}",
         )
-        check_sizes(top_k=top_k, max_answer_len=max_answer_len)
+        longest = self.max_answer_tokens if max_answer_len is None else max_answer_len
+        check_sizes(top_k=top_k, max_answer_len=longest)
         possible = self.head.no_answer
         check(
             not handle_impossible_answer or possible,
@@ -79,7 +84,7 @@ class QuestionAnswering:
         logits = span_logits(self.config, self.params, every, rows=self.rows, length=self.length)
         allow_none = handle_impossible_answer is not False
         results = [
-            [_result(answer, text, words) for answer in found.best(words, top_k, max_answer_len, allow_none=allow_none)]
+            [_result(answer, text, words) for answer in found.best(words, top_k, longest, allow_none=allow_none)]
             for found, text, words in zip(logits, contexts, encoded, strict=True)
         ]
         chosen = [found[0] for found in results] if top_k == 1 else results

@@ -17,6 +17,8 @@ from memgpt_jax.data.tasks.windows import Windows, encode_text
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation.answers import SpanLogits, _joined
 from memgpt_jax.evaluation.metrics.spans import exact_match, normal, span_metrics, word_f1
+from memgpt_jax.pipelines import QuestionAnswering
+from memgpt_jax.pipelines.base import load
 from memgpt_jax.studies import entry
 from tests.laws.models import random_params
 from tests.laws.real_data import DATA
@@ -78,6 +80,16 @@ def test_the_pipeline_has_the_results_of_transformers(places):
     assert named(question="where?", context=text)["start"] == 10
 
 
+def test_answers_are_as_long_as_the_run_allows(places):
+    """By default all have one word with `max_answer_tokens=1`, and several with 30."""
+    loaded, words = load(places.workdir), {"question": "where?", "context": "Eva is in Oslo.", "top_k": 20}
+    short = QuestionAnswering(loaded._replace(data=QuestionsConfig(question_types=True, max_answer_tokens=1)))
+    usual = QuestionAnswering(loaded._replace(data=None))
+    assert not any(" " in found["answer"] for found in short(**words))
+    assert any(" " in found["answer"] for found in usual(**words))
+    assert short(max_answer_len=30, **words) == usual(**words) and usual(max_answer_len=1, **words) == short(**words)
+
+
 @pytest.fixture(scope="module")
 def ask_in_short_windows(places):
     return mg.pipeline(places.workdir, length=32, rows=2)
@@ -136,6 +148,7 @@ def test_a_report_has_the_wrong_answers(places, tmp_path):
         ({"question": ["a"], "context": ["a", "b"]}, "must have the same number, got 1 and 2"),
         ({"question": "a", "context": 3}, "must be a text or a list of texts, got a int"),
         ({"question": "a", "context": "a", "top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"question": "a", "context": "a", "max_answer_len": 0}, "max_answer_len must be at least 1, got 0"),
         ({"question": "a", "context": "a", "handle_impossible_answer": True}, "trained with data.no_answer=True"),
     ],
 )
