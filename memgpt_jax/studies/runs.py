@@ -6,6 +6,7 @@ from pathlib import Path
 
 from memgpt_jax.checkpoint import Run, load_run
 from memgpt_jax.studies.command_line import assignments, override, sweep_words
+from memgpt_jax.training.start import LEARNED, check_outputs
 
 
 def run_name(values: Mapping[str, str]) -> str:
@@ -23,10 +24,15 @@ def reopen(workdir: str | Path, change: Sequence[str] = (), step: int | None = N
 
     Raises:
         RunError: there is no such checkpoint, or it cannot be read.
-        ValueError: a change has another form or is not valid, or a run on text has no tokenizer.
+        ValueError: a change has another form, is not valid, or needs another head than the run has, or a run on text
+            has no tokenizer.
     """
     run = load_run(workdir, step)
     if run.config.text is not None and run.tokenizer is None:
         raise ValueError(f"{workdir} has no tokenizer/: restore the folder from a copy")
     config = dataclasses.replace(run.config, model=run.config.model.with_kernels("auto"))
-    return run._replace(config=override(config, sweep_words(assignments(change))) if change else config)
+    if change:
+        config = override(config, sweep_words(assignments(change)))
+        remedy = "leave out the change, or train a run on such data"
+        check_outputs(run.config.model, config.data, str(workdir), remedy, LEARNED)
+    return run._replace(config=config)

@@ -1,6 +1,7 @@
 """The start of a training run: its checks, and everything that is restored or opened before the first step."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,11 @@ from memgpt_jax.training.state import LossFunction, TrainState, shardings
 from memgpt_jax.training.teacher_cache import taught_shapes, with_cache
 from memgpt_jax.training.teachers import check_tokenizers, with_teachers
 from memgpt_jax.training.validation import stopped_at
+
+OUTPUTS = ("output_names", "num_outputs")
+"""Fields of a head that say what its outputs are."""
+LEARNED = (*OUTPUTS, "tag_token", "case_as_token_type", "no_answer", "question_types", "hops", "mean", "std")
+"""Fields of a head for which other data need other parameters."""
 
 
 class Hooks(NamedTuple):
@@ -86,7 +92,8 @@ def prepare(config: ExperimentConfig, hooks: Hooks) -> Setup:
         config = completed(config)
         pretrained = None if config.pretrained is None else pretrained_start(config)
         if pretrained is not None:
-            check_outputs(pretrained.config)
+            remedy = "give a model without a head, or data with the same labels in the same order"
+            check_outputs(pretrained.config.model, config.data, f"pretrained={config.pretrained!r}", remedy)
             config = dataclasses.replace(pretrained.config, model=with_head_settings(pretrained.config))
         mesh = parallel.make_mesh(config.parallel)
         config, teachers = with_teachers(config)
@@ -147,14 +154,23 @@ def head_settings(data_config: Any) -> dict[str, Any]:
     return settings | {name: getattr(data_config, name) for name in texts if hasattr(data_config, name)}
 
 
-def check_outputs(config: ExperimentConfig) -> None:
-    """Raise `ValueError` if the head of a pretrained model has other outputs than the data ask for."""
-    head = getattr(config.model, "head", None)
-    for name, wanted in head_settings(config.data).items():
+def check_outputs(
+    model: BaseModelConfig, data_config: Any, name: str, remedy: str, fields: Sequence[str] = OUTPUTS
+) -> None:
+    """Raise `ValueError` if the head of a trained model does not fit the data.
+
+    Args:
+        model: the model.
+        data_config: the data.
+        name: of the model, for the message.
+        remedy: the end of the message.
+        fields: of the head that must be as the data ask for.
+    """
+    head = getattr(model, "head", None)
+    for field, wanted in head_settings(data_config).items():
         check(
-            name not in ("output_names", "num_outputs") or wanted == getattr(head, name, wanted),
-            f"pretrained={config.pretrained!r} has a head with {name}={getattr(head, name, None)}, and the data need "
-            f"{wanted}: give a model without a head, or data with the same labels in the same order",
+            field not in fields or wanted == getattr(head, field, wanted),
+            f"{name} has a head with {field}={getattr(head, field, None)}, and the data need {wanted}: {remedy}",
         )
 
 

@@ -13,13 +13,17 @@ from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config.fields import with_fields
+from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.ratings import RatingsConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
+from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
 from memgpt_jax.evaluation import HELD_OUT_SEED, TASK_EVALUATORS, evaluate, measured_names
+from memgpt_jax.models.heads import LabelHeadConfig
 from memgpt_jax.studies import comparison
 from memgpt_jax.studies import runs as run_folders
 from memgpt_jax.studies.commands import evaluate as command
@@ -27,6 +31,8 @@ from memgpt_jax.studies.plots import plot_recall
 from tests.laws.runs import untrained_run
 
 TASK = CopyConfig(num_symbols=4, max_length=3)
+LABELS = LabelledTextConfig(train="a.jsonl", tokenizer="byte", labels=("a", "b"))
+TAGS = TaggedTextConfig(train="a.conll", tokenizer="byte", tags=("B-a", "O"))
 
 
 def config(task) -> ExperimentConfig:
@@ -190,6 +196,29 @@ def test_the_table_has_all_results_of_labels_and_numbers(kind):
     names = measured_names(TASK_EVALUATORS[kind].evaluate)
     table = command.results_table({"a": dict.fromkeys(names, 0.25)})
     assert {column.header for column in table.columns} == {"run", *(name.replace("_", " ") for name in names)}
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        (LABELS, "data.labels=b a", r"head with output_names=\('a', 'b'\), and the data need \('b', 'a'\): leave out"),
+        (LABELS, "data.labels=a b c", r"output_names=\('a', 'b'\), and the data need \('a', 'b', 'c'\)"),
+        (LABELS, "data.max_length=4", None),
+        (TAGS, "data.tag_token=first", "head with tag_token=last, and the data need first: leave out the change"),
+        (TAGS, "data.tags=O B-a", r"output_names=\('B-a', 'O'\)"),
+        (TAGS, "data.clean.lower=True", None),
+    ],
+)
+def test_changes_of_data_that_need_another_head_are_refused(task, change, message, tmp_path):
+    plain, of_words = config(TASK), task is TAGS
+    head = LabelHeadConfig(pool="none" if of_words else "mean", output_names=task.output_names)
+    model = HeadedConfig(backbone=plain.model, head=head)
+    workdir = untrained_run(dataclasses.replace(plain, model=model, data=task), tmp_path / "run")
+    if message is None:
+        assert run_folders.reopen(workdir, [change]).config.data != task
+        return
+    with pytest.raises(ValueError, match=message):
+        run_folders.reopen(workdir, [change])
 
 
 def test_impossible_lengths_are_refused(runs, script, capsys):
