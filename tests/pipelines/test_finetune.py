@@ -148,7 +148,9 @@ def test_predictions_are_written_resumed_and_bad_lines_are_named(reviews, tmp_pa
     (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
     words = [reviews.workdir, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl", "--top", 1]
     errors = memgpt_command("predict", *words)
-    assert "line 2 is skipped: it is not JSON" in errors and "line 3 is skipped: it has no field 'text'" in errors
+    assert (
+        "line 2 is skipped: it is not JSON" in errors and "line 3 is skipped: the object has no column 'text'" in errors
+    )
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().split("\n")[:-1]]
     assert "line 5 is skipped: a text holds half of a surrogate pair" in errors
     assert [(row["line"], row["labels"][0]["label"]) for row in found[:2]] == [(1, "bad"), (4, "good")]

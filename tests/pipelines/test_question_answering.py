@@ -119,7 +119,7 @@ def test_predictions_of_lines_with_question_and_context(places, tmp_path, capsys
     for _ in range(2):  # started again, it has nothing to do
         assert not entry.main([*map(str, words)])
     errors = capsys.readouterr().err
-    assert "line 2 is skipped: it has no field 'context'" in errors
+    assert "line 2 is skipped: the object has no column 'context'" in errors
     assert "line 3 is skipped: it has no question: give --question" in errors
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [(row["line"], row["question"], row["answers"][0]["answer"]) for row in found] == [

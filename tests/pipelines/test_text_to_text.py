@@ -120,7 +120,7 @@ def test_a_resumed_run_is_the_same_bitwise(learned, tmp_path):
 
 
 def test_predictions_of_the_command(learned, tmp_path, capsys):
-    (tmp_path / "in.jsonl").write_text('{"text": "abc"}\n{"text": ""}\n{"text": "cab"}\n')
+    (tmp_path / "in.jsonl").write_text('{"source": "abc"}\n{"source": ""}\n{"source": "cab"}\n')
     entry.main(["predict", str(learned.workdir), "--input", str(tmp_path / "in.jsonl")])
     out, errors = capsys.readouterr()
     assert [json.loads(line) for line in out.splitlines()] == [

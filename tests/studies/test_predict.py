@@ -16,12 +16,22 @@ from memgpt_jax.data import make_task
 from memgpt_jax.data.objectives.masked import MaskedConfig
 from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
+from memgpt_jax.data.tasks.graph_questions import GraphQuestionsConfig
+from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
+from memgpt_jax.data.tasks.pictures import PicturesConfig
 from memgpt_jax.data.tasks.preferences import PreferencesConfig
+from memgpt_jax.data.tasks.questions import QuestionsConfig
 from memgpt_jax.data.tasks.retrieval import RetrievalConfig
+from memgpt_jax.data.tasks.scored_text import ScoredTextConfig
 from memgpt_jax.data.tasks.shapes import ShapesConfig
+from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
+from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.models.heads import LabelHeadConfig, VectorHeadConfig
 from memgpt_jax.pipelines import pipeline
+from memgpt_jax.studies import entry
+from memgpt_jax.studies.commands.predict import columns_of
 from memgpt_jax.studies.predictions import task_answers
 from memgpt_jax.studies.runs import reopen
 from tests.laws.runs import untrained_run
@@ -73,6 +83,12 @@ def run_of(tmp_path_factory):
         "vectors": (
             HeadedConfig(backbone=ModelConfig(vocab_size=257, **decoder), head=VectorHeadConfig(pool="mean")),
             RetrievalConfig(**files, **{name: str(path) for name, path in texts.items()}),
+        ),
+        "labels": (
+            HeadedConfig(
+                backbone=ModelConfig(vocab_size=257, **decoder), head=LabelHeadConfig(output_names=("no", "yes"))
+            ),
+            LabelledTextConfig(text_column="ask", more_columns=("body",), labels=("no", "yes"), **files),
         ),
         "text": (ModelConfig(vocab_size=257, window_size=8, memory=memory, **SIZES), TextConfig(**text)),
         "masked": (
@@ -239,3 +255,50 @@ def test_a_line_that_is_nested_too_deeply_is_skipped(run_of, memgpt, tmp_path):
     (tmp_path / "in.jsonl").write_text("[" * 200_000 + '\n{"text": "one"}\n')
     memgpt("predict", run_of("text"), "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
     assert [row["line"] for row in objects((tmp_path / "out.jsonl").read_text())] == [2]
+
+
+def write_objects(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_objects_are_read_as_the_task_of_the_run_reads_them(run_of, memgpt, tmp_path):
+    rows = [{"ask": "is it?", "body": ["one", "two"], "text": "no"}, {"ask": "is it?"}, {"ask": "a", "body": "b"}]
+    words = [run_of("labels"), "--input", write_objects(tmp_path / "in.jsonl", rows)]
+    found = objects(memgpt("predict", *words))
+    assert [(row["line"], row["text"]) for row in found] == [(1, "is it? one two"), (3, "a b")]
+    expected = pipeline(run_of("labels"))("is it? one two", top_k=None)
+    assert [label["label"] for label in found[0]["labels"]] == [label["label"] for label in expected]
+    output = ["--output", tmp_path / "out.jsonl"]
+    for _ in range(2):  # started again, it finds the joined texts
+        memgpt("predict", *words, *output)
+    assert [row["text"] for row in objects((tmp_path / "out.jsonl").read_text())] == ["is it? one two", "a b"]
+    assert [row["text"] for row in objects(memgpt("predict", *words, "--column", "ask"))] == ["is it?", "is it?", "a"]
+
+
+@pytest.mark.parametrize(
+    ("task", "texts", "question"),
+    [
+        (TextConfig(corpus="folder", path="a", text_column="body"), ("body",), None),
+        (ScoredTextConfig(text_column="review"), ("review",), None),
+        (TextPairsConfig(source_column="en", target_column="de"), ("en",), None),
+        (TextPairsConfig(form="triples"), ("text",), None),
+        (TaggedTextConfig(), ("text",), None),
+        (GraphQuestionsConfig(), ("question",), None),
+        (PicturesConfig(path_column="file"), ("file",), None),
+        (QuestionsConfig(text_column="story", question_column="ask"), ("story",), "ask"),
+        (DocumentQuestionsConfig(), ("context",), "question"),
+    ],
+)
+def test_columns_are_those_of_the_task(task, texts, question):
+    assert columns_of(task, question is not None) == (texts, question)
+
+
+def test_lines_that_are_skipped_are_counted_and_one_must_be_used(run_of, memgpt, tmp_path, capsys):
+    rows = write_objects(tmp_path / "in.jsonl", [{"review": "one"}, {"review": None}, {"review": ""}])
+    words = [run_of("text"), "--input", rows, "--output", tmp_path / "out.jsonl"]
+    message = "none of the 3 lines can be used: their text is read from 'text', --column names another field"
+    assert message in memgpt("predict", *words, code=2)
+    for _ in range(2):
+        assert not entry.main(["predict", *map(str, words), "--column", "review"])
+        assert capsys.readouterr().err.endswith("lines skipped: 2 of 3\n")

@@ -32,13 +32,21 @@ from typing import Any, NamedTuple
 import tyro
 
 from memgpt_jax.config.checks import at_least, check, check_positive
-from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.config.data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.data.examples.files import ExamplesConfig
+from memgpt_jax.data.examples.media import MediaConfig
+from memgpt_jax.data.examples.records import OBJECTS, SEVERAL, Record
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tasks import TASKS
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
+from memgpt_jax.data.tasks.graph_questions import GraphQuestionsConfig
+from memgpt_jax.data.tasks.questions import QuestionsConfig
 from memgpt_jax.data.tasks.ratings import RatingsConfig
-from memgpt_jax.data.tasks.text_pairs import WrittenTextsConfig
+from memgpt_jax.data.tasks.replies import RepliesConfig
+from memgpt_jax.data.tasks.speech_synthesis import SpeechSynthesisConfig
+from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
+from memgpt_jax.data.tasks.text_pairs import TextPairsConfig, WrittenTextsConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.knowledge.entries import sha256_of
@@ -59,11 +67,12 @@ class Arguments:
     input: Path | None = None
     """A file with one text per line, or a .jsonl file of objects; `-`: standard input."""
     column: str | None = None
-    """The field of the .jsonl file `input` that holds the text; default: `text`, or `context` for a model that answers
-    questions."""
+    """The field of the .jsonl file `input` that holds the text, or a list of texts, which are joined by spaces.
+    Default: the columns of the run's task, such as `data.text_column` and `data.more_columns`; `text` if these hold
+    words or turns, or the task has none; `context` for questions about documents."""
     question: str | None = None
-    """For a model that answers questions: the question to each text; default: the field `question` of a .jsonl
-    file."""
+    """For a model that answers questions: the question to each text; default: the field of a .jsonl file that the run's
+    task names, `question` if it names none."""
     rows: int | None = None
     """Of a run on a task such as recall, without texts: rows of its held-out set; default: 8."""
     top: int = 5
@@ -75,14 +84,30 @@ class Arguments:
 
     def __post_init__(self) -> None:
         check_positive(self)
-        named = self.input is not None and self.input.suffix.lower() == ".jsonl"
-        check(self.column is None or named, "--column needs --input FILE.jsonl: it names a field of its objects")
+        check(
+            self.column is None or self.has_objects,
+            "--column needs --input FILE.jsonl: it names a field of its objects",
+        )
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether the input is a .jsonl file."""
+        return self.input is not None and self.input.suffix.lower() == ".jsonl"
 
 
 ROWS = 8
 START = b'{"line": '
 """The start of each line of the output."""
 OTHER_INPUT = "the output holds {} of another input: choose another file"
+
+
+class Columns(NamedTuple):
+    """The fields of the objects of a .jsonl file."""
+
+    texts: tuple[str, ...]
+    """Those that make the text, in this order, separated by spaces."""
+    question: str | None
+    """The field of the question; None: the model answers no questions."""
 
 
 class Line(NamedTuple):
@@ -97,17 +122,33 @@ class Line(NamedTuple):
     """The question to the text, if the model answers questions."""
 
 
-def input_lines(arguments: Arguments, asks: bool = False) -> list[Line]:
-    """The texts of the command line and of the input. Raises `ValueError` if the input cannot be read.
+def columns_of(task: DataConfig, asks: bool) -> Columns:
+    """The fields from which the task of a run reads its texts. Args: asks: whether each text needs a question."""
+    return Columns(_text_columns(task, asks), getattr(task, "question_column", "question") if asks else None)
 
-    Args: asks: whether each text needs a question.
-    """
-    column = arguments.column or ("context" if asks else "text")
+
+def _text_columns(task: DataConfig, asks: bool) -> tuple[str, ...]:
+    if asks and not isinstance(task, QuestionsConfig):
+        return ("context",)
+    if isinstance(task, MediaConfig) and not isinstance(task, SpeechSynthesisConfig):
+        return (task.path_column,)
+    if isinstance(task, GraphQuestionsConfig):
+        return ("question",)
+    of_lists = isinstance(task, TaggedTextConfig | RepliesConfig)
+    made = isinstance(task, ExamplesConfig) and task.form in (*OBJECTS, *SEVERAL)  # not fields of the file
+    if not isinstance(task, TextConfig | ExamplesConfig) or of_lists or made:
+        return ("text",)
+    if isinstance(task, TextPairsConfig):
+        return (task.source_column,)
+    return task.text_column, *getattr(task, "more_columns", ())
+
+
+def input_lines(arguments: Arguments, columns: Columns) -> list[Line]:
+    """The texts of the command line and of the input. Raises `ValueError` if the input cannot be read."""
     lines = [Line(number, text) for number, text in enumerate(arguments.text, start=1)]
     path = arguments.input
     if path is not None:
-        suffix = path.suffix.lower()
-        if suffix in (".csv", ".tsv", ".parquet", ".gz"):
+        if path.suffix.lower() in (".csv", ".tsv", ".parquet", ".gz"):
             raise ValueError(f"input {path} must be a text file with one text per line, or a .jsonl file")
         try:
             content = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
@@ -118,9 +159,9 @@ def input_lines(arguments: Arguments, asks: bool = False) -> list[Line]:
         parts = content.removesuffix("\n").split("\n") if content else []  # other separators are part of a text
         for number, part in enumerate(parts, start=len(lines) + 1):
             text = part.removesuffix("\r")
-            lines.append(_json_line(number, text, column, asks) if suffix == ".jsonl" else _line(number, text))
-    if asks:
-        lines = [_asked(line, arguments.question) for line in lines]
+            lines.append(_json_line(number, text, path, columns) if arguments.has_objects else _line(number, text))
+    if columns.question is not None:
+        lines = [_asked(line, arguments.question, columns.question) for line in lines]
     if not lines:
         raise ValueError("--text or --input is missing or empty: give at least one text")
     return lines
@@ -130,34 +171,38 @@ def _line(number: int, text: str) -> Line:
     return Line(number, text) if text.strip() else Line(number, None, "it is empty")
 
 
-def _asked(line: Line, question: str | None) -> Line:
+def _asked(line: Line, question: str | None, column: str) -> Line:
     """The line with the question, unless it has one of its own."""
     question = line.question or question
     if line.text is None or question is not None:
         return line._replace(question=question)
-    return Line(line.number, None, "it has no question: give --question, or a .jsonl file with a field 'question'")
+    return Line(line.number, None, f"it has no question: give --question, or a .jsonl file with a field {column!r}")
 
 
-def _json_line(number: int, content: str, column: str, asks: bool) -> Line:
+def _json_line(number: int, content: str, path: Path, columns: Columns) -> Line:
     try:
-        record = json.loads(content)
+        values = json.loads(content)
     except ValueError as error:
         return Line(number, None, f"it is not JSON: {error}")
     except RecursionError:
         return Line(number, None, "it is not JSON: it is nested too deeply to be read")
-    text = record.get(column) if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        return Line(number, None, f"it has no field {column!r} that is a string")
-    question = record.get("question") if asks else None
-    if question is not None and not isinstance(question, str):
-        return Line(number, None, "it has a field 'question' that is not a string")
+    if not isinstance(values, dict):
+        return Line(number, None, "it is not a JSON object")
+    record, question = Record("the object", path, values), None
+    try:
+        text = record.joined(columns.texts)
+        if columns.question is not None and values.get(columns.question) is not None:
+            question = record.text(columns.question)
+    except ValueError as error:
+        return Line(number, None, str(error))
     return _line(number, text)._replace(question=question)
 
 
 def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """One object for each line of the input that is not done, or for each row of a task.
 
-    Raises `ValueError` if the lines that are done belong to another model or another input.
+    Raises `ValueError` if the lines that are done belong to another model or another input, or no line of the input can
+    be used.
     """
     run = reopen(arguments.workdir, step=arguments.step)
     config = run.config
@@ -188,23 +233,38 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
     asks = isinstance(predict, QuestionAnswering | DocumentQuestions)
     if arguments.question is not None and not asks:
         raise ValueError("--question needs a model that answers questions")
-    lines = input_lines(arguments, asks)
+    columns = columns_of(config.data, asks)
+    columns = columns if arguments.column is None else columns._replace(texts=(arguments.column,))
+    lines = input_lines(arguments, columns)
+
+    def predicted(text: str, question: str | None) -> dict[str, Any]:
+        if predict is not None:
+            return predict.record(text, top=arguments.top, question=question)
+        assert run.tokenizer is not None  # `reopen` makes sure
+        return predict_text(config.model, run.params, run.tokenizer, text, arguments.top)
+
     check_done(done, lines)
+    skipped = len(lines) - len(done)
     for line in track(lines[max((row["line"] for row in done), default=0) :], "predictions"):
         try:
             if line.text is None:
                 raise ValueError(line.problem)
-            if predict is None:
-                assert run.tokenizer is not None  # `reopen` makes sure
-                found = predict_text(config.model, run.params, run.tokenizer, line.text, arguments.top)
-            else:
-                found = predict.record(line.text, top=arguments.top, question=line.question)
+            found = predicted(line.text, line.question)
         except ValueError as error:
             if arguments.output is None and len(lines) == 1:
                 raise
             print(f"line {line.number} is skipped: {error}", file=sys.stderr)
             continue
+        skipped -= 1
         yield {"line": line.number} | model | found
+    fields = " and ".join(map(repr, columns.texts))
+    check(
+        skipped < len(lines),
+        f"none of the {len(lines)} lines can be used"
+        + f": their text is read from {fields}, --column names another field" * arguments.has_objects,
+    )
+    if skipped:
+        print(f"lines skipped: {skipped} of {len(lines)}", file=sys.stderr)
 
 
 def done_lines(output: Path | None) -> list[dict[str, Any]]:
@@ -242,7 +302,7 @@ def check_done(done: list[dict[str, Any]], lines: list[Line]) -> None:
     for row in done:
         number = row["line"]
         line = lines[number - 1] if 1 <= number <= len(lines) else None
-        if line is None or (row.get("text"), row.get("question")) != (line.text, line.question):
+        if line is None or line.text is None or (row.get("text"), row.get("question")) != (line.text, line.question):
             raise ValueError(OTHER_INPUT.format(f"line {number}"))
 
 
