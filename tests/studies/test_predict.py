@@ -302,3 +302,20 @@ def test_lines_that_are_skipped_are_counted_and_one_must_be_used(run_of, memgpt,
     for _ in range(2):
         assert not entry.main(["predict", *map(str, words), "--column", "review"])
         assert capsys.readouterr().err.endswith("lines skipped: 2 of 3\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "more"), [("labels", {"ask": "a", "body": "b"}, 0), ("text", {"text": "one"}, 2)]
+)
+def test_an_output_with_another_number_of_results_is_not_continued(run_of, memgpt, tmp_path, kind, fields, more):
+    """Of two labels, 3 results are as many as 5."""
+    output = tmp_path / "out.jsonl"
+    words = [run_of(kind), "--input", write_objects(tmp_path / "in.jsonl", [fields] * 2), "--output", output, "--top"]
+    message = "the output holds lines of another --top, 1: give --top 1, or choose another file"
+    memgpt("predict", *words, 1)
+    written = output.read_bytes()
+    assert message in memgpt("predict", *words, 3, code=2) and output.read_bytes() == written
+    output.unlink()
+    memgpt("predict", *words, 3)
+    assert "lines of another --top" in memgpt("predict", *words, 1, code=2)
+    memgpt("predict", *words, 5, code=more)

@@ -24,7 +24,7 @@ that cannot be used is reported by its number, and skipped.
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -201,8 +201,8 @@ def _json_line(number: int, content: str, path: Path, columns: Columns) -> Line:
 def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """One object for each line of the input that is not done, or for each row of a task.
 
-    Raises `ValueError` if the lines that are done belong to another model or another input, or no line of the input can
-    be used.
+    Raises `ValueError` if the lines that are done belong to another model, another input or another `--top`, or no line
+    of the input can be used.
     """
     run = reopen(arguments.workdir, step=arguments.step)
     config = run.config
@@ -244,6 +244,7 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
         return predict_text(config.model, run.params, run.tokenizer, text, arguments.top)
 
     check_done(done, lines)
+    check_top(done, arguments.top, predicted)
     skipped = len(lines) - len(done)
     for line in track(lines[max((row["line"] for row in done), default=0) :], "predictions"):
         try:
@@ -304,6 +305,31 @@ def check_done(done: list[dict[str, Any]], lines: list[Line]) -> None:
         line = lines[number - 1] if 1 <= number <= len(lines) else None
         if line is None or line.text is None or (row.get("text"), row.get("question")) != (line.text, line.question):
             raise ValueError(OTHER_INPUT.format(f"line {number}"))
+
+
+def check_top(done: list[dict[str, Any]], top: int, predicted: Callable[[str, str | None], dict[str, Any]]) -> None:
+    """Raise `ValueError` if the lines that are done list another number of results than `top`, or all that there are.
+
+    Args:
+        done: the lines.
+        top: the number that is asked for.
+        predicted: the prediction for a text and its question, with `top` results.
+    """
+    most = max(map(_listed, done), default=0)
+    same = most in (0, top)
+    if 0 < most < top:  # there may be no more: a longer text has more spans
+        row = max((row for row in done if _listed(row) == most), key=lambda row: len(row["text"]))
+        same = _listed(predicted(row["text"], row.get("question"))) == most
+    check(same, f"the output holds lines of another --top, {most}: give --top {most}, or choose another file")
+
+
+def _listed(row: dict[str, Any]) -> int:
+    """The number of labels, tokens or answers that a line lists; 0: it lists none."""
+    for name in ("labels", "answers", "predictions"):
+        found = row.get(name)
+        if isinstance(found, list) and found:
+            return len(found[0]) if isinstance(found[0], list) else len(found)
+    return 0
 
 
 @one_line_errors((RunError, ValueError))
