@@ -107,6 +107,11 @@ class TextConfig:
     cache_dir: str = "~/.cache/memgpt_jax"
     """Folder that caches prepared data sets, tokenizers and tokenized corpora."""
 
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns of a file whose texts, separated by spaces, the model reads to predict."""
+        return (self.text_column,)
+
     def __post_init__(self) -> None:
         check_types(self)
         set_tuples(self, "include", "exclude")
@@ -178,6 +183,11 @@ class TaskConfig:
         Raises `ValueError` if the data are not valid.
         """
         return self
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns of a file whose texts, separated by spaces, the model reads to predict."""
+        return ("text",)
 
     @property
     def output_names(self) -> tuple[str, ...]:

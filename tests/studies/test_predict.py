@@ -31,7 +31,6 @@ from memgpt_jax.evaluation import evaluate
 from memgpt_jax.models.heads import LabelHeadConfig, VectorHeadConfig
 from memgpt_jax.pipelines import pipeline
 from memgpt_jax.studies import entry
-from memgpt_jax.studies.commands.predict import columns_of
 from memgpt_jax.studies.predictions import task_answers
 from memgpt_jax.studies.runs import reopen
 from tests.laws.runs import untrained_run
@@ -277,21 +276,21 @@ def test_objects_are_read_as_the_task_of_the_run_reads_them(run_of, memgpt, tmp_
 
 
 @pytest.mark.parametrize(
-    ("task", "texts", "question"),
+    ("task", "columns"),
     [
-        (TextConfig(corpus="folder", path="a", text_column="body"), ("body",), None),
-        (ScoredTextConfig(text_column="review"), ("review",), None),
-        (TextPairsConfig(source_column="en", target_column="de"), ("en",), None),
-        (TextPairsConfig(form="triples"), ("text",), None),
-        (TaggedTextConfig(), ("text",), None),
-        (GraphQuestionsConfig(), ("question",), None),
-        (PicturesConfig(path_column="file"), ("file",), None),
-        (QuestionsConfig(text_column="story", question_column="ask"), ("story",), "ask"),
-        (DocumentQuestionsConfig(), ("context",), "question"),
+        (TextConfig(corpus="folder", path="a", text_column="body"), ("body",)),
+        (ScoredTextConfig(text_column="review"), ("review",)),
+        (TextPairsConfig(source_column="en", target_column="de"), ("en",)),
+        (TextPairsConfig(form="triples"), ("text",)),
+        (TaggedTextConfig(), ("text",)),
+        (GraphQuestionsConfig(), ("question",)),
+        (PicturesConfig(path_column="file"), ("file",)),
+        (QuestionsConfig(text_column="story", question_column="ask"), ("story",)),
+        (DocumentQuestionsConfig(), ("context",)),
     ],
 )
-def test_columns_are_those_of_the_task(task, texts, question):
-    assert columns_of(task, question is not None) == (texts, question)
+def test_columns_are_those_of_the_task(task, columns):
+    assert task.input_columns == columns
 
 
 def test_lines_that_are_skipped_are_counted_and_one_must_be_used(run_of, memgpt, tmp_path, capsys):

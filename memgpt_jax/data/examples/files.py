@@ -8,7 +8,7 @@ from memgpt_jax.config.checks import at_least, check, check_literals, check_posi
 from memgpt_jax.config.data import ObjectiveConfig, TaskConfig, TextConfig
 from memgpt_jax.config.heads import TruncationSide
 from memgpt_jax.data.corpora.sources import SPLITS, expand
-from memgpt_jax.data.examples.records import Encoding, Form, Record, read_parallel, read_records
+from memgpt_jax.data.examples.records import MADE, Encoding, Form, Record, read_parallel, read_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +153,11 @@ class ExamplesConfig(TaskConfig):
             0 <= self.test_fold < folds,
             f"data.test_fold must be less than data.test_every={self.test_every}, got {self.test_fold}",
         )
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """As in `TaskConfig`; `text` where `form` makes the columns of a record."""
+        return ("text",) if self.form in MADE else (self.text_column,)
 
     @property
     def num_ids(self) -> int:

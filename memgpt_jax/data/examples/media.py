@@ -54,6 +54,11 @@ class MediaConfig(TaskConfig):
     valid_every: int = 10
     """Without `valid_groups`: each of the other files whose number (from 1) is a multiple of this is in `valid`."""
 
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The column of the path of the file."""
+        return (self.path_column,)
+
     def __post_init__(self) -> None:
         check_positive(self)
         for name in ("test_groups", "valid_groups"):

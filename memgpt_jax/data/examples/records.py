@@ -65,6 +65,8 @@ OBJECTS = {
 """The columns of an object (fields, place for messages), by the form of its file."""
 SEVERAL = {"sgd_confirmed": confirmed_values, "entity_pairs": pairs_of_entities}
 """The columns of each record of an object (fields, place for messages), by the form of its file."""
+MADE = (*OBJECTS, *SEVERAL)
+"""The forms whose columns are made of an object, and are not those of the file."""
 Encoding = Literal["utf-8", "latin-1"]
 
 

@@ -70,6 +70,11 @@ class DocumentQuestionsConfig(ExamplesConfig):
     usually read, and report how often it is in the `context` of the question. Needs a memory whose entries come from
     tokens, such as `kv`."""
 
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The column of the document of a question."""
+        return ("context",)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_metrics(self)

@@ -58,6 +58,11 @@ class GraphQuestionsConfig(ExamplesConfig):
     """In evaluation, of this number of questions a triple in memory is changed, and the question is asked again;
     default: of none."""
 
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The column of the question."""
+        return ("question",)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check(not isinstance(self.relations, str), f"data.relations must be a list, got {self.relations!r}")

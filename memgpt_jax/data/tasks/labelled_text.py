@@ -47,6 +47,11 @@ class LabelledTextConfig(CutTextsConfig):
     private training needs. `training.batch_size` rows is the most; choose it larger by a quarter, so that texts are
     rarely left out. Default: every text once in each epoch, several in a row."""
 
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """`text_column` and `more_columns`."""
+        return super().input_columns + self.more_columns
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check(

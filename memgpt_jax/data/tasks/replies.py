@@ -47,6 +47,11 @@ class RepliesConfig(CutTextsConfig):
     """Turns among which a reply is ranked in evaluation: itself, and others drawn from the replies of the split. Drawn
     turns that equal it or one that is drawn before are left out."""
 
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """`text`: a text; `text_column` holds lists of turns."""
+        return ("text",)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.candidates >= 2, f"data.candidates must be at least 2, got {self.candidates}")

@@ -44,6 +44,11 @@ class SpeechSynthesisConfig(TranscriptsConfig):
     """In training, standard deviation of the normal noise that is added to the frames which the model reads, drawn anew
     in every epoch. The model then relies less on frames that it will have predicted itself."""
 
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The column of the text that is said."""
+        return ("text",)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check(not isinstance(self.speakers, str), f"data.speakers must be a list, got {self.speakers!r}")

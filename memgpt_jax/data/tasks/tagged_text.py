@@ -50,6 +50,11 @@ class TaggedTextConfig(ExamplesConfig):
     """How words of training documents are changed at random, anew in every epoch. Words with tags such as `B-person`
     are replaced at most."""
 
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """`text`: a text, whose words are found; `text_column` holds lists of words."""
+        return ("text",)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "tags", as_labels(self.tags, "data.tags"))

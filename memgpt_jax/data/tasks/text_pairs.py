@@ -12,7 +12,7 @@ from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import ExamplesConfig, read_split
 from memgpt_jax.data.examples.pair_tokens import PLACE, PairTokens, row_batch, source_shapes
-from memgpt_jax.data.examples.records import Record
+from memgpt_jax.data.examples.records import MADE, Record
 from memgpt_jax.data.examples.rows import packed_rows, padded_rows
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask
@@ -106,6 +106,11 @@ class TextPairsConfig(ExamplesConfig, WrittenTextsConfig):
     always reads `start_id`."""
     pipeline: Literal["summarization", "translation", "text2text-generation"] = "text2text-generation"
     """The pipeline of a run."""
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The column of the source; `text` where `form` makes the columns of a record."""
+        return ("text",) if self.form in MADE else (self.source_column,)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,21 +32,14 @@ from typing import Any, NamedTuple
 import tyro
 
 from memgpt_jax.config.checks import at_least, check, check_positive
-from memgpt_jax.config.data import DataConfig, TaskConfig, TextConfig
+from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.heads import HeadedConfig
-from memgpt_jax.data.examples.files import ExamplesConfig
-from memgpt_jax.data.examples.media import MediaConfig
-from memgpt_jax.data.examples.records import OBJECTS, SEVERAL, Record
+from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tasks import TASKS
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
-from memgpt_jax.data.tasks.graph_questions import GraphQuestionsConfig
-from memgpt_jax.data.tasks.questions import QuestionsConfig
 from memgpt_jax.data.tasks.ratings import RatingsConfig
-from memgpt_jax.data.tasks.replies import RepliesConfig
-from memgpt_jax.data.tasks.speech_synthesis import SpeechSynthesisConfig
-from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
-from memgpt_jax.data.tasks.text_pairs import TextPairsConfig, WrittenTextsConfig
+from memgpt_jax.data.tasks.text_pairs import WrittenTextsConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.knowledge.entries import sha256_of
@@ -120,27 +113,6 @@ class Line(NamedTuple):
     problem: str = ""
     question: str | None = None
     """The question to the text, if the model answers questions."""
-
-
-def columns_of(task: DataConfig, asks: bool) -> Columns:
-    """The fields from which the task of a run reads its texts. Args: asks: whether each text needs a question."""
-    return Columns(_text_columns(task, asks), getattr(task, "question_column", "question") if asks else None)
-
-
-def _text_columns(task: DataConfig, asks: bool) -> tuple[str, ...]:
-    if asks and not isinstance(task, QuestionsConfig):
-        return ("context",)
-    if isinstance(task, MediaConfig) and not isinstance(task, SpeechSynthesisConfig):
-        return (task.path_column,)
-    if isinstance(task, GraphQuestionsConfig):
-        return ("question",)
-    of_lists = isinstance(task, TaggedTextConfig | RepliesConfig)
-    made = isinstance(task, ExamplesConfig) and task.form in (*OBJECTS, *SEVERAL)  # not fields of the file
-    if not isinstance(task, TextConfig | ExamplesConfig) or of_lists or made:
-        return ("text",)
-    if isinstance(task, TextPairsConfig):
-        return (task.source_column,)
-    return task.text_column, *getattr(task, "more_columns", ())
 
 
 def input_lines(arguments: Arguments, columns: Columns) -> list[Line]:
@@ -233,8 +205,8 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
     asks = isinstance(predict, QuestionAnswering | DocumentQuestions)
     if arguments.question is not None and not asks:
         raise ValueError("--question needs a model that answers questions")
-    columns = columns_of(config.data, asks)
-    columns = columns if arguments.column is None else columns._replace(texts=(arguments.column,))
+    texts = config.data.input_columns if arguments.column is None else (arguments.column,)
+    columns = Columns(texts, getattr(config.data, "question_column", "question") if asks else None)
     lines = input_lines(arguments, columns)
 
     def predicted(text: str, question: str | None) -> dict[str, Any]:
