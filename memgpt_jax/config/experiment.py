@@ -16,7 +16,9 @@ class PrivateConfig:
 
     g = (sum_i g_i min(1, C / |g_i|) + sigma C z) / R, z standard normal: g_i is the gradient of text i of the batch, C
     `clip_norm`, sigma `noise_multiplier`, R `data.sample_rows`. The trained parameters are differentially private,
-    (epsilon, delta), with respect to adding or removing one text; logged training losses are not.
+    (epsilon, delta), with respect to adding or removing one text; logged training losses are not. z and the texts of a
+    batch follow from `ExperimentConfig.seed`: the privacy holds against those who do not know it. Draw it at random,
+    and publish the exported parameters (`mg.save_pretrained`), not the folder of the run, which holds it.
     """
 
     epsilon: float | None = 8.0
@@ -71,7 +73,9 @@ class OptimizerConfig:
     """Regular expressions, for example `memory_layer lora`: train only the parameters whose path matches one of them;
     default: all. The optimizer has no state for the other parameters."""
     accumulate_steps: int = 1
-    """Gradient accumulation: number of batches whose gradients are averaged into one update."""
+    """Gradient accumulation: number of batches whose gradients are averaged into one update. A loss that compares the
+    rows of a batch, such as that of `VectorHeadConfig`, mixup and `distill.hidden_weight`, compares those of each batch
+    by itself: it is not that of one larger batch."""
     private: PrivateConfig | None = None
     """Differentially private training on texts with `data.sample_rows`; needs the extra `private`."""
 

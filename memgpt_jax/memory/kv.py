@@ -276,7 +276,10 @@ class KVMemory(KnowledgeMemory):
         initial = jax.tree.map(lambda x: x[:, self.config.memory_size - self.config.initial_entries :], start)
         flat_new = jax.tree.map(lambda x: x.reshape(batch, -1, *x.shape[3:]), new)
         in_play = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.entries, initial, flat_new)
-        seen, final = self._places(segments, state.entries, start, new)
+        contiguous = self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size
+        gap = jnp.sum(~new.valid[:, 0], axis=1, dtype=jnp.int32) if contiguous else jnp.zeros(batch, jnp.int32)
+        in_play = jax.lax.cond(jnp.any(gap > 0), self._without_gap, lambda entries, _: entries, in_play, gap)
+        seen, final = self._places(segments, state.entries, start, new, gap)
 
         null_key, recency = self._extras()
         own = own_document = None
@@ -296,7 +299,7 @@ class KVMemory(KnowledgeMemory):
             null_key=null_key,
             recency=recency,
             bptt_segments=self.bptt_segments,
-            contiguous=self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size,
+            contiguous=contiguous,
             implementation=self.config.read_implementation,
         )
         if self.searches(state.knowledge):
@@ -307,14 +310,30 @@ class KVMemory(KnowledgeMemory):
         clock = None if state.clock is None else state.clock + call.num_written[:, 0]
         return self._packed(found), KVState(clean_entries(entries), conv_cache, state.knowledge, clock)
 
-    def _places(self, segments: Segment, old: Entries, start: Entries, new: Entries) -> tuple[SeenEntries, SeenEntries]:
+    def _without_gap(self, in_play: Entries, gap: Int32[Array, "B"]) -> Entries:
+        """The E entries of `sequence` with the first `gap` new ones, which are never kept, before the old ones.
+
+        The open segment of a state may begin with tokens of an earlier document, and its memory hold entries that were
+        written directly. So the entries that a segment reads follow one another.
+        """
+        size, place = self.config.memory_size, jnp.arange(in_play.valid.shape[1], dtype=jnp.int32)[None]
+        old = jnp.where(place < size + gap[:, None], place - gap[:, None], place)
+        return gather_entries(in_play, jnp.where(place < gap[:, None], place + size, old))
+
+    def _places(
+        self, segments: Segment, old: Entries, start: Entries, new: Entries, first: Int32[Array, "B"]
+    ) -> tuple[SeenEntries, SeenEntries]:
         """The places of the entries that the memory holds, among the E entries of `sequence`.
+
+        Args:
+            segments, old, start, new: as in `sequence`.
+            first: the place of the first old entry.
 
         Returns the `SeenEntries` at the start of each segment, [B, S, M], and after the last full one, [B, M].
         """
         batch, num_segments, num_new = new.valid.shape
         size, num_initial = self.config.memory_size, self.config.initial_entries
-        index = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), (batch, size))
+        index = first[:, None] + jnp.arange(size, dtype=jnp.int32)[None]
         places = jnp.arange(num_segments * num_new, dtype=jnp.int32).reshape(1, num_segments, num_new)
         places = jnp.broadcast_to(size + num_initial + places, (batch, num_segments, num_new))
         old, start, new = (entries._replace(keys=None, values=None, read_mass=None) for entries in (old, start, new))

@@ -296,7 +296,8 @@ class MemGPT(Model[ModelState]):
     def logits(self, x: Float[Array, "*b D"]) -> Float32[Array, "*b V"]:
         """Logits of the last hidden states."""
         weights = self.output_embedding()
-        return matmul(x, weights if isinstance(weights, StoredMatrix) else weights.T).astype(jnp.float32)
+        kernel = weights if isinstance(weights, StoredMatrix) else weights.T
+        return matmul(x, kernel, preferred_element_type=jnp.float32)
 
     def score(
         self,

@@ -224,7 +224,7 @@ class XLNet(Model[EncoderState]):
         """Logits [B, L, V] of the token at each position, and the state after the call; options as in `hidden`."""
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         embedding = self.embedding[...].astype(x.dtype)
-        logits = matmul(x, embedding.T).astype(jnp.float32)
+        logits = matmul(x, embedding.T, preferred_element_type=jnp.float32)
         return logits + self.output_bias[...][None, None] if self.config.output_bias else logits, state
 
     def score(

@@ -12,10 +12,11 @@ def flat_dot_general(lhs: Array, rhs: Array | StoredMatrix, dimension_numbers: A
     """`lax.dot_general` of [..., D] with [D, F] as one two-dimensional matmul, which is twice as fast on CPU.
 
     For the `dot_general` argument of `nnx.Linear`. Arguments are those of `lax.dot_general`; if they describe another
-    product, it is computed by `lax.dot_general` itself. A `StoredMatrix` is [F, D].
+    product, it is computed by `lax.dot_general` itself. A `StoredMatrix` is [F, D]; of the options, its product has
+    `preferred_element_type`.
     """
     if isinstance(rhs, StoredMatrix):
-        return stored_matmul(lhs, rhs).astype(lhs.dtype)
+        return stored_matmul(lhs, rhs).astype(options.get("preferred_element_type") or lhs.dtype)
     (contracted, _), _ = dimension_numbers
     if lhs.ndim == 2 or tuple(contracted) != (lhs.ndim - 1,):
         return jax.lax.dot_general(lhs, rhs, dimension_numbers, **options)

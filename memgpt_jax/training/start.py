@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from memgpt_jax import data, models, parallel
 from memgpt_jax.checkpoint import Checkpoints, load_run_tokenizer
@@ -180,8 +181,11 @@ def restore(setup: Setup, checkpoints: Checkpoints, extend: bool) -> Resumed | N
         return None
     state, position = restore_run(checkpoints, setup.config, shardings(setup.config, setup.mesh), extend)
     step = int(state.step)
+    saved = checkpoints.config(step)
+    if step >= saved.training.steps and setup.config.training.steps > step:  # the last step was logged
+        state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
     stopped = not extend and stopped_at(checkpoints.folder.parent, step)
-    return Resumed(state, position, checkpoints.config(step), parallel.broadcast_from_main(stopped))
+    return Resumed(state, position, saved, parallel.broadcast_from_main(stopped))
 
 
 def open_tokenizer(setup: Setup, workdir: Path, resumed: Resumed | None) -> data.Tokenizer | None:

@@ -43,7 +43,8 @@ LossFunction = Callable[[Any, data.Batch, Any, jax.Array], tuple[Totals, Any]]
 """`(model, batch, state, key) -> (totals, new state)` for one batch of B rows, inside the compiled step.
 
 The step minimises sum of `totals.loss` / sum of `totals.weight` over all accumulated batches, so accumulation is exact
-whatever the weights are. `model` is the module with the current parameters (those that `optimizer.trainable` excludes
+whatever the weights are, if the losses of a row do not depend on the other rows.
+`model` is the module with the current parameters (those that `optimizer.trainable` excludes
 are constants); `state` is the model's state before the batch; `key` is a PRNG key for dropout. A
 `jax.tree_util.Partial(function, *arrays)`, such as a teacher's parameters, passes its arrays to the compiled step as
 arguments: they are not embedded in the program, and get no gradient.

@@ -46,7 +46,9 @@ def train_step(
 ) -> tuple[TrainState, StepMetrics]:
     """One update from A = `optimizer.accumulate_steps` consecutive batches of B rows of L tokens.
 
-        loss = Σ losses · weights / Σ weights      over all heads and A batches: equal to one batch of A·B rows
+        loss = Σ losses · weights / Σ weights      over all heads and A batches
+
+    It is that of one batch of A·B rows, unless a loss compares the rows of a batch (`accumulate_steps`).
 
     With teachers, the losses are those of `DistillConfig`.
 

@@ -17,6 +17,7 @@ from memgpt_jax.data.progress_bar import track
 from memgpt_jax.errors import RunError
 from memgpt_jax.files import checksums
 from memgpt_jax.files.json_files import read_json
+from memgpt_jax.files.locks import file_lock
 from memgpt_jax.files.paths import shown
 from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.training.distillation import IDS, LOG_PROBS, teachers_likeliest
@@ -105,16 +106,28 @@ def with_cache(
         "temperature": distill.temperature,
         "top_k": distill.top_k,
     } | ({"by_spans": True} if distill.by_spans else {})
-    if not parallel.broadcast_from_main((folder / KEY).exists()):
-        if distill.by_spans:
-            assert tokenizer is not None  # the data are texts
-            found = _spans(config, params, mesh, tokenizer, first, number)
-        else:
-            found = _likeliest(config, params, mesh, first, number)
-        _write(folder, found, key | {"batches": number})
-        parallel.barrier("teachers")
+    with _only_writer(folder):
+        if not parallel.broadcast_from_main((folder / KEY).exists()):
+            if distill.by_spans:
+                assert tokenizer is not None  # the data are texts
+                found = _spans(config, params, mesh, tokenizer, first, number)
+            else:
+                found = _likeliest(config, params, mesh, first, number)
+            _write(folder, found, key | {"batches": number})
+            parallel.barrier("teachers")
     _check(folder, key, number)
     return TaughtBatches(batches, folder, done * accumulated)
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Another run that shares the cache waits until it is written."""
+    if not parallel.is_main():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / "lock", wait=True):
+        yield
 
 
 def _check(folder: Path, key: dict[str, Any], number: int) -> None:

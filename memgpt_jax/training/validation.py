@@ -35,6 +35,7 @@ LOWER_IS_BETTER = (
     "l1",
     "calibration_error",
     "preferred_error",
+    "malformed_lines",
     "seconds_per_question",
     "seconds_per_question_read_again",
 )

@@ -166,6 +166,30 @@ def test_entries_that_are_written_directly_are_read(config):
     np.testing.assert_allclose(call(h, state, begins), call(h, empty, begins), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        KVMemoryConfig(memory_size=9, num_heads=1, head_dim=8),
+        KVMemoryConfig(memory_size=9, num_heads=1, head_dim=8, select="highest_gate", select_size=3),
+        KNNMemoryConfig(memory_size=9, num_heads=1, head_dim=8),
+    ],
+    ids=["kv", "kv, selected", "knn"],
+)
+def test_entries_written_into_a_segment_in_which_a_document_began(config):
+    """One call reads what token by token reads. The other row's document began with its segment."""
+    layer, cut, rng = sharp(config), SEGMENT - 1, np.random.default_rng(0)
+    h = jnp.asarray(rng.normal(size=(2, 4 * SEGMENT, WIDTH)), jnp.float32)
+    reset = jnp.zeros(h.shape[:2], bool).at[0, cut - 1].set(True).at[1, 0].set(True)
+    keys, values = jnp.asarray(rng.normal(size=(2, 2, 5, 1, 8)), jnp.float32)
+    call = nnx.jit(lambda layer, h, state, reset: layer(h, state, reset))
+    _, state = call(layer, h[:, :cut], layer.init_state(2), reset[:, :cut])
+    state = layer.write_entries(keys, values, state)
+    whole, _ = call(layer, h[:, cut:], state, reset[:, cut:])
+    for place in range(cut, h.shape[1]):
+        one, state = call(layer, h[:, place : place + 1], state, reset[:, place : place + 1])
+        np.testing.assert_allclose(whole[:, place - cut], one[:, 0], atol=1e-5)
+
+
 @pytest.mark.parametrize("config", [KVMemoryConfig, KNNMemoryConfig])
 def test_the_tokens_that_follow_evict_written_entries_in_order(config):
     layer = sharp(config(memory_size=SEGMENT + 1, num_heads=1, head_dim=8))

@@ -11,10 +11,10 @@ import pytest
 from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.data import Batch
 from memgpt_jax.memory import MEMORIES
-from memgpt_jax.models import functional
+from memgpt_jax.models import from_params, functional
 from memgpt_jax.training.state import create
 from memgpt_jax.training.step import train_step
-from tests.laws.models import BATCH, built, stream_inputs, tiny
+from tests.laws.models import BATCH, built, random_params, stream_inputs, tiny
 
 LENGTH = 8
 SMALL = {"memory_size": 8, "num_heads": 2, "head_dim": 4, "top_k": 4}
@@ -122,3 +122,15 @@ def copies(seed):
         weights={"tokens": np.ones(shape, np.float32)},
         info={"target_bytes": np.ones(shape, np.int32)},
     )
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_logits_are_sums_in_float32(tied):
+    """As the losses of `score`: sums of products of bfloat16 numbers, not rounded to bfloat16."""
+    config = tiny(dtype="bfloat16", vocab_size=400, d_model=32, tie_embeddings=tied)
+    model, tokens = from_params(config, random_params(config, 0)), stream_inputs(0, config, LENGTH)[0]
+    logits, _ = model(tokens)
+    scores, _ = model.score(tokens, {"tokens": tokens})
+    losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(scores["tokens"].losses, losses, atol=1e-4)
+    assert np.any(np.asarray(logits) != np.asarray(logits.astype(jnp.bfloat16), np.float32))

@@ -138,6 +138,19 @@ def timeless(workdir):
     return [record | dict.fromkeys(CLOCKED) for record in read_metrics(workdir)]
 
 
+def test_the_first_record_of_a_longer_run_has_its_own_steps_alone(tmp_path, make_config):
+    """The last step of the shorter run has been logged."""
+    fixed = {"model": {"memory": NoMemoryConfig()}, "optimizer": {"learning_rate": 1e-12}}
+    single = make_config(steps=4, log_every=1, checkpoint_every=4, **fixed)
+    train(single, tmp_path / "single", print_progress=False)
+    for steps in (3, 4):
+        config = make_config(steps=steps, log_every=2, checkpoint_every=4, **fixed)
+        train(config, tmp_path / "longer", extend=True, print_progress=False)
+    losses = {record["step"]: record["loss"] for record in read_metrics(tmp_path / "single")}
+    found = {record["step"]: record["loss"] for record in read_metrics(tmp_path / "longer")}
+    assert found[3] == pytest.approx(losses[3], rel=1e-5) and found[4] == pytest.approx(losses[4], rel=1e-5)
+
+
 @pytest.mark.slow
 def test_a_longer_run_follows_the_longer_schedule(tmp_path, make_config, capsys):
     config, longer = (

@@ -4,6 +4,9 @@ import dataclasses
 import functools
 import json
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import jax
@@ -19,7 +22,7 @@ from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.models.attention import call_inputs
 from memgpt_jax.ops.attention.positions import document_positions
 from memgpt_jax.ops.distillation import relation_divergence
-from memgpt_jax.training import RunError, read_metrics, train
+from memgpt_jax.training import RunError, read_metrics, teacher_cache, train
 from memgpt_jax.training.distillation import distilled, teachers_likeliest
 from memgpt_jax.training.loop import call_shapes
 from memgpt_jax.training.start import Hooks, completed, prepare
@@ -191,6 +194,22 @@ def cached(make_config, teacher, tmp_path):
         return config, with_cache(config, params, mesh, tmp_path / "run", None, batches, 0)
 
     return make
+
+
+def test_two_runs_that_share_a_cache_write_it_once(cached, monkeypatch):
+    """The second waits for the first, and reads what it wrote."""
+    write, written = teacher_cache._write, []
+
+    def slowly(folder, found, key):
+        written.append(threading.current_thread())
+        time.sleep(0.5)
+        write(folder, found, key)
+
+    monkeypatch.setattr(teacher_cache, "_write", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(lambda: next(cached()[1])) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first.result(), second.result())
+    assert len(written) == 1
 
 
 def test_a_cache_of_all_probabilities_is_the_teacher_and_another_one_is_refused(cached):

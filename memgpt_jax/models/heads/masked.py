@@ -41,8 +41,8 @@ class MaskedHead(Head):
 
     def logits(self, outputs: Stream, embedding: Float[Array, "V D"]) -> Float32[Array, "B L V"]:
         """The logits of every id, [B, L, V]."""
-        logits = matmul(outputs, embedding.T)
-        return logits.astype(jnp.float32) + self.bias[...][None, None]
+        logits = matmul(outputs, embedding.T, preferred_element_type=jnp.float32)
+        return logits + self.bias[...][None, None]
 
     def score(
         self, outputs: Stream, targets: Int[Array, "B L"], embedding: Float[Array, "V D"] | None = None
