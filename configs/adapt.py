@@ -2,7 +2,8 @@
 
 The weights stay as they are; the memory alone is trained. Any causal model that `from_pretrained` reads will do.
 
-Command: MEMGPT_DATA=FOLDER python experiments/adapt.py adapt --pretrained FOLDER_OR_NAME --workdir runs/adapt
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/adapt.py adapt --pretrained FOLDER_OR_NAME --workdir runs/adapt
 Time:    8 s a step of a model of 135 million parameters, after 1.5 minutes of compilation (Python 3.11, jax 0.10.2, two
          cores of an AMD EPYC with nothing else to do)
 Result:  SmolLM2-135M-Instruct (4 bits a weight), eight held-out books of 2,048 tokens, in bits per byte: full attention

@@ -1,6 +1,7 @@
 """bAbI's question answering: a story streams through memory a sentence at a time, and each question is asked in it.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py babi --data.tasks 1 --workdir runs/babi-1
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py babi --data.tasks 1 --workdir runs/babi-1
          with the 10,000 questions of FOLDER/babi/en-10k (unpacked): --data.path FOLDER/babi/en-10k
          all 20 tasks in one model: --data.tasks 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20
          --training.sequence_length 512 --training.steps 5000; about an hour of one core, an estimate: not run yet

@@ -1,6 +1,7 @@
 """BABILong: what a bAbI story says, scattered over books, and asked for after any number of tokens.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py babilong --workdir runs/babilong
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py babilong --workdir runs/babilong
          python experiments/babilong.py runs/babilong --lengths 4096 32768 262144 --num-rows 32
          --change model.memory.memory_size=1024
          FOLDER/babi/en-10k is bAbI with 10,000 questions a task, unpacked; --data.path names another.

@@ -1,6 +1,7 @@
 """What a picture shows: 4,000 pictures of CIFAR-10, ten classes, from scratch.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py cifar10 --workdir runs/cifar10
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py cifar10 --workdir runs/cifar10
          python experiments/evaluate.py runs/cifar10 --split test
 Time:    16 minutes of CPU time (Python 3.11, jax 0.10.2, one shared core of an AMD EPYC), with the validations
 Result:  accuracy on 1,000 test pictures 0.637, on the 300 validation pictures 0.673, seed 0 alone. With

@@ -1,6 +1,7 @@
 """Link prediction: CoDEx-S, 2,034 entities and 42 relations of Wikidata, by a transformer over (entity, relation, ?).
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py codex_s --workdir runs/codex_s
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py codex_s --workdir runs/codex_s
          python experiments/evaluate.py runs/codex_s --split test
          a shallow model, not run yet: --model.backbone.num_layers 0 --model.head.scorer complex
 Time:    5.4 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)

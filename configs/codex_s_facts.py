@@ -3,7 +3,8 @@
 A triple is a segment, and the window holds entity and relation, so that facts are read through the `kv` memory. In
 training the triples of an entity ask for each other: each is predicted before it is read.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py codex_s_facts --workdir runs/codex_s_facts
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py codex_s_facts --workdir runs/codex_s_facts
          python experiments/evaluate.py runs/codex_s_facts --split test
          control, the same model with an empty memory: --model.backbone.memory.memory_size 0
 Time:    not measured

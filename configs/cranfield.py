@@ -3,7 +3,8 @@
 Four of five queries train, of these every tenth is the validation split; every fifth query is the test split. All 1,400
 documents are ranked for each query by the products of the vectors.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py cranfield --workdir runs/cranfield
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py cranfield --workdir runs/cranfield
          python experiments/evaluate.py runs/cranfield --split test
          without training: python experiments/zero_shot.py cranfield --pretrained MODEL --evaluation.split test
          with BM25: --data.bm25_weight 0.5, or for a run --change data.bm25_weight=0.5

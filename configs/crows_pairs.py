@@ -1,6 +1,7 @@
 """Social bias: pairs of sentences of CrowS-Pairs, the first of which follows a stereotype; no training.
 
-Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py crows_pairs --pretrained MODEL
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/zero_shot.py crows_pairs --pretrained MODEL
 Time:    9 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  SmolLM2-135M-Instruct (GGUF, Q4_1) finds the first sentence likelier in 0.556 of the 1,508 pairs,
          standard error 0.013; 0.5 is without this bias

@@ -3,7 +3,8 @@
 Of each pair, the tokens that both sentences share are scored, each from all other tokens of its sentence (Nangia et
 al., 2020). MODEL is an encoder that was saved with its head for masked tokens, such as a BertForMaskedLM.
 
-Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py crows_pairs_masked --pretrained MODEL
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/zero_shot.py crows_pairs_masked --pretrained MODEL
 Time:    12 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared)
 Result:  all-MiniLM-L6-v2, trained as a masked model on books (held-out accuracy 0.227), finds the first sentence
          likelier in 0.501 of the 1,508 pairs, standard error 0.013; 0.5 is without this bias. Its training:

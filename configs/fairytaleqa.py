@@ -5,7 +5,8 @@ validation split with 1,025 questions are the test split, as in the baselines. T
 the keys and values of earlier tokens are entries of the memory, which continues the window. Training and the first
 evaluation read the sections that hold the answer; the second evaluation reads whole stories.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py fairytaleqa --pretrained MODEL --workdir runs/fairytaleqa
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py fairytaleqa --pretrained MODEL --workdir runs/fairytaleqa
          python experiments/evaluate.py runs/fairytaleqa --split test --change evaluation.max_documents=100
          python experiments/evaluate.py runs/fairytaleqa --split test --change data.context=document \
              model.memory.memory_size=4096 evaluation.batch_size=4 evaluation.max_documents=4

@@ -4,7 +4,8 @@
 earlier tokens are entries of a `kv` memory, which share the softmax of self-attention with the window
 (`fusion="attention"`).
 
-Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py fairytaleqa_cited --pretrained MODEL --evaluation.split test
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/zero_shot.py fairytaleqa_cited --pretrained MODEL --evaluation.split test
 Time:    not measured: not run yet
 Result:  not measured: not run yet
 """

@@ -1,6 +1,7 @@
 """Sentiment of whole film reviews: IMDB, read in calls of 64 tokens, the memory carried from call to call.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py imdb --workdir runs/imdb
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py imdb --workdir runs/imdb
          python experiments/evaluate.py runs/imdb --split test
          python experiments/evaluate.py runs/imdb --split test --lengths 32 64 128 256
          in calls of 256 tokens without memory: --model.backbone.memory none --model.call_length 256

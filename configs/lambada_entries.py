@@ -4,7 +4,8 @@ Keys and values of earlier tokens are entries of a `kv` memory that continues th
 it has room for a passage, this is the full attention of the config `lambada`; with `--model.memory.memory_size 32
 --model.memory.evict least_read`, 32 entries stay.
 
-Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py lambada_entries --pretrained MODEL
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/zero_shot.py lambada_entries --pretrained MODEL
 Time:    not measured: not run yet
 Result:  that of `lambada` as long as nothing is evicted (tests/interop/test_add_memory.py); with fewer entries not
          measured

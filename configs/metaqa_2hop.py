@@ -1,6 +1,7 @@
 """Questions over a knowledge graph, two triples from topic to answer: `metaqa` with two reads of the memory.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py metaqa_2hop --workdir runs/metaqa_2hop
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py metaqa_2hop --workdir runs/metaqa_2hop
          python experiments/evaluate.py runs/metaqa_2hop --split test --max-documents None
 Time:    about 70 s of CPU time, and 31 s for the test questions (Python 3.11, jax 0.10.2, one core, shared)
 Result:  2,974 test questions: Hits@1 0.969, 0.969, 0.968 (seeds 0, 1, 2), of 0.977 whose memory holds an answer; cited

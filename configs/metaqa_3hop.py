@@ -1,6 +1,7 @@
 """Questions over a knowledge graph, three triples from topic to answer: `metaqa` with three reads of the memory.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py metaqa_3hop --workdir runs/metaqa_3hop
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py metaqa_3hop --workdir runs/metaqa_3hop
          python experiments/evaluate.py runs/metaqa_3hop --split test --max-documents None
 Time:    about 80 s of CPU time, and 37 s for the test questions (Python 3.11, jax 0.10.2, one core, shared)
 Result:  2,854 test questions: Hits@1 0.975, 0.977, 0.958 (seeds 0, 1, 2), of 0.997 whose memory holds an answer; cited

@@ -1,6 +1,7 @@
 """The next film of a user: MovieLens, ml-latest-small, from scratch.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py movielens_next --workdir runs/movielens_next
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py movielens_next --workdir runs/movielens_next
          python experiments/evaluate.py runs/movielens_next --split test
 Time:    6 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared)
 Result:  the last ten films of 602 users (6,020 predictions): HR@10 0.170, 0.165, 0.175 (95% interval of the first

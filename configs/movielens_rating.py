@@ -1,6 +1,7 @@
 """The rating that a user gives to a film: MovieLens, ml-latest-small, from scratch.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py movielens_rating --workdir runs/movielens_rating
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py movielens_rating --workdir runs/movielens_rating
          python experiments/evaluate.py runs/movielens_rating --split test
 Time:    3.4 minutes, of which 1.5 of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  the last tenth of the ratings of 610 users (9,818): RMSE 0.844 (0.812 to 0.879), 0.842, 0.844, MAE 0.636,

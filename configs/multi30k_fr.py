@@ -1,6 +1,7 @@
 """Translation of captions from English to French: `multi30k_de` with another target.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py multi30k_fr --workdir runs/multi30k_fr
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py multi30k_fr --workdir runs/multi30k_fr
          python experiments/evaluate.py runs/multi30k_fr --split test
 Time:    54 minutes of CPU time for training (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  BLEU 57.5 and chrF 73.4 on the 1,000 test captions of 2016, 55.4 and 71.9 on the validation captions,

@@ -5,9 +5,10 @@ cross-validation.
 Half of each training batch are generated statements. The rules of these statements were written after reading the
 sentences of all folds.
 
-Command: python experiments/train.py nlvr_statements --workdir runs/nlvr_statements
-         MEMGPT_DATA=FOLDER python experiments/train.py nlvr --pretrained runs/nlvr_statements --workdir runs/nlvr
-         all folds: MEMGPT_DATA=FOLDER python experiments/ablate.py nlvr --pretrained runs/nlvr_statements \
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py nlvr_statements --workdir runs/nlvr_statements
+         python experiments/train.py nlvr --pretrained runs/nlvr_statements --workdir runs/nlvr
+         all folds: python experiments/ablate.py nlvr --pretrained runs/nlvr_statements \
              --evaluation.split test --sweep data.fold=0,1,2,3,4 --workdir runs/nlvr_folds
 Time:    about 47 s of CPU time a fold, after 20 minutes (Python 3.11, jax 0.10.2, one busy core of an AMD EPYC)
 Result:  accuracy 0.863 on the 989 sentences (folds 0.871, 0.861, 0.866, 0.878, 0.838), seed 0 alone, from the model

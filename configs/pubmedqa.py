@@ -2,7 +2,8 @@
 
 Every fourth question is a test question; `--data.test_fold` 0 to 3 gives the four parts of a cross-validation.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py pubmedqa --data.test_fold 0 --workdir runs/pubmedqa_0
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py pubmedqa --data.test_fold 0 --workdir runs/pubmedqa_0
          python experiments/evaluate.py runs/pubmedqa_0 --split test
 Time:    8 minutes of CPU time a fold (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  not solved: accuracy on the test parts 0.540, 0.493, 0.507 and 0.480, mean 0.505 (validation tenths 0.578,

@@ -1,6 +1,7 @@
 """Summaries of meetings of about 9,300 words towards a query: QMSum, 60 of the training meetings, 35 with 272 queries.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py qmsum --pretrained MODEL --workdir runs/qmsum
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py qmsum --pretrained MODEL --workdir runs/qmsum
          python experiments/evaluate.py runs/qmsum --split test
 Time:    30 minutes of CPU time for 45 updates, 20 for two test meetings (Python 3.11, jax 0.10.2, one core of an AMD
          EPYC, shared)

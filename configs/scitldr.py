@@ -1,6 +1,7 @@
 """Summaries of one sentence from the abstracts of papers: SciTLDR, a pretrained decoder with low-rank adapters.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py scitldr --pretrained FOLDER_OR_NAME --workdir runs/scitldr
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py scitldr --pretrained FOLDER_OR_NAME --workdir runs/scitldr
          python experiments/evaluate.py runs/scitldr --split test
 Time:    53 minutes of CPU time, 9 of them for the test papers (Python 3.11, jax 0.10.2, one core of an Intel Xeon,
          shared)

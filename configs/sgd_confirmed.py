@@ -2,7 +2,8 @@
 
 The window of 1,024 tokens is full attention. The groups of the result are the number of words since the value was said.
 
-Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py sgd_confirmed --pretrained MODEL
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/zero_shot.py sgd_confirmed --pretrained MODEL
          the window alone: --model.window_size 64 --model.segment_length 64
          both as measured: --evaluation.max_documents 64
 Time:    4 minutes of CPU time, the window alone 3 (Python 3.11, jax 0.10.2, one shared core)

@@ -4,7 +4,8 @@ Keys and values of earlier tokens are entries of a `kv` memory that continues th
 it has room for a dialogue, this is the full attention of the config `sgd_confirmed`; with `--model.memory.memory_size
 128 --model.memory.evict least_read`, 128 entries stay.
 
-Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py sgd_confirmed_entries --pretrained MODEL
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/zero_shot.py sgd_confirmed_entries --pretrained MODEL
 Time:    5 minutes of CPU time for 64 values with 128 entries (--evaluation.max_documents 64; Python 3.11, jax 0.10.2,
          one shared core)
 Result:  with room for all tokens, that of `sgd_confirmed` by law (tests/interop/test_add_memory.py); with 128 entries

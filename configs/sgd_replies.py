@@ -4,7 +4,8 @@ pretrained encoder that reads the last 64 tokens of a history.
 The turns of the system in every fourth dialogue of the publisher's development set are the test split, 1,223 turns, as
 in the baselines. Its services differ from those of training; the validation split is a tenth of the training dialogues.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py sgd_replies --workdir runs/sgd_replies
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py sgd_replies --workdir runs/sgd_replies
          python experiments/evaluate.py runs/sgd_replies --split test
          without training: python experiments/zero_shot.py sgd_replies --pretrained MODEL --evaluation.split test
          the last 128 tokens in calls of 64 with a memory, not run yet: --data.max_length 128 --model.call_length 64

@@ -3,7 +3,8 @@
 Words of the system are read as context; the tags of a dialogue are a linear chain (CRF). Every fifth dialogue is a test
 dialogue, as in the baselines.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py sgd_slots --workdir runs/sgd_slots
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py sgd_slots --workdir runs/sgd_slots
          python experiments/evaluate.py runs/sgd_slots --split test
          without memory: --model.backbone.memory none
 Time:    32 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)

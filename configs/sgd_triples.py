@@ -2,7 +2,8 @@
 
 Every fifth dialogue is a test dialogue, as in `sgd_slots`, whose `distinct_f1` is the F1 of the same pairs by tagging.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py sgd_triples --pretrained FOLDER_OR_NAME --workdir runs/triples
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py sgd_triples --pretrained FOLDER_OR_NAME --workdir runs/triples
          python experiments/evaluate.py runs/triples --split test --change evaluation.max_documents=100
          all 307 test dialogues: --change evaluation.max_documents=None
          window alone, not run yet: --model.window_size 64

@@ -1,9 +1,9 @@
-"""`spoken_digit_words` by a decoder that writes while it hears, in constant memory: CTC.
+r"""`spoken_digit_words` by a decoder that writes while it hears, in constant memory: CTC.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_stream --workdir runs/stream
-             --data.test_groups theo
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py spoken_digit_stream --data.test_groups theo --workdir runs/stream
          python experiments/evaluate.py runs/stream --split test
-         python experiments/evaluate.py runs/stream --split test --change data.min_clips=100 data.max_clips=100
+         python experiments/evaluate.py runs/stream --split test --change data.min_clips=100 data.max_clips=100 \
              data.source_length=4000
 Time:    16 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared)
 Result:  word error rate on 500 strings of one to eight digits of theo, who is not in training, 0.138, on the validation

@@ -1,6 +1,7 @@
 """A spoken digit in the voice of one of four speakers: a decoder says log-mel frames one after the other.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_synthesis --workdir runs/speak
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py spoken_digit_synthesis --workdir runs/speak
          python experiments/evaluate.py runs/speak --split test
 Time:    2.3 minutes of CPU time for training (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  l1 1.121 nats on 400 held-out sounds of the four speakers, seed 0 alone; all sounds end by themselves. The

@@ -1,7 +1,7 @@
 """Strings of one to eight spoken digits as words, by a speaker who was not heard before: an encoder-decoder.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_words --workdir runs/words
-             --data.test_groups theo
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py spoken_digit_words --data.test_groups theo --workdir runs/words
          python experiments/evaluate.py runs/words --split test
 Time:    not measured
 Result:  not measured

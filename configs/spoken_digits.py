@@ -1,6 +1,7 @@
 """Which digit is spoken, by a speaker who was not heard before: the free spoken digit dataset, from scratch.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digits --data.test_groups theo --workdir runs/theo
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py spoken_digits --data.test_groups theo --workdir runs/theo
          python experiments/evaluate.py runs/theo --split test
 Time:    about 2 minutes of CPU time a speaker (Python 3.11, jax 0.10.2, one shared core of an AMD EPYC)
 Result:  accuracy on the 500 digits of a speaker who is not in training, seed 0: theo 0.844, jackson 0.892, nicolas

@@ -1,6 +1,7 @@
-"""Which digit is spoken, as a word, by a speaker who was not heard before: Whisper, fine-tuned.
+r"""Which digit is spoken, as a word, by a speaker who was not heard before: Whisper, fine-tuned.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digits_whisper --pretrained FOLDER_OR_NAME
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py spoken_digits_whisper --pretrained FOLDER_OR_NAME \
              --data.test_groups theo --workdir runs/whisper
          python experiments/evaluate.py runs/whisper --split test
 Time:    not measured

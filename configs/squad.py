@@ -3,7 +3,8 @@
 27 of the 36 articles train, 9 of them are the test split, as in the baselines: every fourth article; of the 27, every
 ninth is the validation split.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py squad --workdir runs/squad
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py squad --workdir runs/squad
          python experiments/evaluate.py runs/squad --split test
 Time:    21 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  2,098 questions about the 9 test articles: exact match 0.480, 0.475, F1 0.609, 0.604; about the validation

@@ -1,6 +1,7 @@
 """Summaries of stories of about 5,000 words towards a question, with four references: SQuALITY, 50 and 25 stories.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py squality --pretrained MODEL --workdir runs/squality
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py squality --pretrained MODEL --workdir runs/squality
          python experiments/evaluate.py runs/squality --split test
 Time:    32 minutes of CPU time for 31 updates (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared), with
          --data.document_tokens 2048 --data.questions_per_reading 5 --model.memory.memory_size 4096

@@ -2,7 +2,8 @@ r"""Layers of a head over a pretrained encoder that is frozen, has low-rank adap
 
 The layers are fully connected, convolutional, recurrent, and one of our own, `gated`, which this file defines.
 
-Command: MEMGPT_DATA=FOLDER python experiments/ablate.py trec_adapters --workdir runs/trec_adapters \
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/ablate.py trec_adapters --workdir runs/trec_adapters \
              --evaluation.split test \
              --sweep model.head.layers=mlp,conv,gru,gated "optimizer.trainable=head,head lora,."
 Time:    30 minutes of CPU time for the 12 runs (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)

@@ -1,7 +1,8 @@
 r"""Layers of a head over a small decoder with a memory, pretrained on Python's standard library: TREC, one table.
 
-Command: python experiments/train.py stdlib --workdir runs/stdlib
-         MEMGPT_DATA=FOLDER python experiments/ablate.py trec_adapters_decoder \
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py stdlib --workdir runs/stdlib
+         python experiments/ablate.py trec_adapters_decoder \
              --workdir runs/trec_adapters_decoder --evaluation.split test \
              --sweep model.head.layers=mlp,conv,gru,gated "optimizer.trainable=head,head lora,."
 Time:    20 minutes of CPU time for the 12 runs (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)

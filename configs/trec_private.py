@@ -2,7 +2,8 @@
 
 Needs the extra `private`. A text is private with epsilon = 8 and delta = 1e-5 (`PrivateConfig`).
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py trec_private --workdir runs/trec_private
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py trec_private --workdir runs/trec_private
          python experiments/evaluate.py runs/trec_private --split test
 Time:    40 minutes of CPU time, 120 steps of about 200 texts (Python 3.11, jax 0.10.2, one core of an Intel
          Xeon, shared)

@@ -1,6 +1,7 @@
 """Link prediction: UMLS, 135 medical concepts and 46 relations, by a transformer over (entity, relation, ?).
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py umls --workdir runs/umls
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py umls --workdir runs/umls
          python experiments/evaluate.py runs/umls --split test
          shallow models: --model.backbone.num_layers 0 --model.head.scorer transe (or distmult, complex, rotate)
 Time:    68 s of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)

@@ -1,6 +1,7 @@
 """Social bias: pairs of sentences of WinoBias, with the pronoun of the stereotype and with the other; no training.
 
-Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py winobias --pretrained MODEL
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/zero_shot.py winobias --pretrained MODEL
          type 2: --data.valid 'FOLDER/bias/winobias/*_stereotyped_type2.txt.test'
 Time:    1.3 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  SmolLM2-135M-Instruct (GGUF, Q4_1) finds the sentence with the pronoun of the stereotype likelier in 0.520 of

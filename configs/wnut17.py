@@ -1,6 +1,7 @@
 """Named entities in tweets: WNUT-17, from a pretrained encoder without case, which is given as token type.
 
-Command: MEMGPT_DATA=FOLDER python experiments/train.py wnut17 --workdir runs/wnut17
+Command: export MEMGPT_DATA=FOLDER
+         python experiments/train.py wnut17 --workdir runs/wnut17
          python experiments/evaluate.py runs/wnut17 --split test
 Time:    18 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  F1 of entities on the 1,009 test tweets 0.546, 0.554, 0.530, on the validation tenth 0.533, 0.553, 0.540, seeds
