@@ -4,7 +4,7 @@ Every fifth question is a test question. Of the published questions, those for d
 
 Command: export MEMGPT_DATA=FOLDER
          python experiments/train.py metaqa --workdir runs/metaqa
-         python experiments/evaluate.py runs/metaqa --split test --max-documents 0
+         python experiments/evaluate.py runs/metaqa --split test --max-documents None
 Time:    about 60 s of CPU time, and 31 s for the test questions (Python 3.11, jax 0.10.2, one core, shared)
 Result:  1,998 test questions: Hits@1 0.948, 0.949, 0.949 (seeds 0, 1, 2), of 0.978 whose memory holds an answer; cited
          0.996 each, edited 0.966, 0.964, 0.966, kept 1.000 each. The best relation for each question, chosen by its
