@@ -1,4 +1,4 @@
-"""The model that `experiments/benchmark.py` times: 6.8 million parameters, 8,192 tokens a step.
+"""The model that `experiments/benchmark.py` times: 6.8 million parameters (8.0 with memory), 8,192 tokens a step.
 
 Command: python experiments/benchmark.py train benchmark --sweep model.memory=none,kv --peers True
 Time:    126 s with `--rounds 1` (Python 3.11, jax 0.10.2, two cores of an AMD EPYC, other work beside it)
