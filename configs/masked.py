@@ -1,4 +1,4 @@
-"""An encoder that says which tokens of Python's standard library are hidden from it (Devlin et al., 2019).
+"""An encoder that predicts masked tokens of Python's standard library (Devlin et al., 2019).
 
 Command: python experiments/train.py masked --workdir runs/masked
 Time:    120 s of CPU time with everything (Python 3.11, jax 0.10.2, two busy cores of an AMD EPYC)

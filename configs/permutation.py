@@ -1,4 +1,4 @@
-"""An XLNet that says tokens of Python's standard library in a random order (Yang et al., 2019).
+"""An XLNet that predicts tokens of Python's standard library in a random order (Yang et al., 2019).
 
 Command: python experiments/train.py permutation --workdir runs/permutation
 Time:    171 s of CPU time with everything (Python 3.11, jax 0.10.2, one busy core of an AMD EPYC)

@@ -1,4 +1,4 @@
-"""A spoken digit in the voice of one of four speakers: a decoder says log-mel frames one after the other.
+"""A spoken digit in the voice of one of four speakers: a decoder predicts log-mel frames one after the other.
 
 Command: export MEMGPT_DATA=FOLDER
          python experiments/train.py spoken_digit_synthesis --workdir runs/speak

@@ -2,8 +2,9 @@
 
     import memgpt_jax as mg
 
-Namespaces: `mg.memory` (mechanisms), `mg.tasks` (memory tasks), `mg.data` (tokenizers, corpora, objectives, batches),
-`mg.knowledge` (texts written into a memory), `mg.ops` (pure functions of arrays), `mg.training`, `mg.interop`.
+Namespaces: `mg.memory` (mechanisms), `mg.tasks` (generated tasks and tasks on files), `mg.data` (tokenizers, corpora,
+objectives, batches), `mg.knowledge` (texts written into a memory), `mg.ops` (pure functions of arrays), `mg.training`,
+`mg.interop`.
 `mg.functional(config)` is a model as pure functions.
 """
 

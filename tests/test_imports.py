@@ -36,7 +36,7 @@ FLOORS = {
 PARTS = [part for floor in FLOORS.values() for part in floor]
 ALLOWED = {part: set(PARTS[:index]) for index, part in enumerate(PARTS)}
 ALLOWED["data"] = set(FLOORS["values"])  # data sets and tokenizers work without a model
-ALLOWED[""] -= {"studies"}  # the library does not import the laboratory
+ALLOWED[""] -= {"studies"}  # the library does not import the experiments
 ONLY_IN = {
     "orbax": ["checkpoint/"],
     "tensorflow_datasets": ["data/"],

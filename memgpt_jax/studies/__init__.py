@@ -1,1 +1,1 @@
-"""The laboratory: command line, runs, sweeps, ledger, plots, benchmarks. The library does not import it."""
+"""Experiments: command line, runs, sweeps, ledger, plots, benchmarks. The library does not import it."""
