@@ -1,7 +1,7 @@
 """Sphinx extension: the API reference of the public names, grouped by the part of the package that defines them.
 
 `{members} PART ...` documents the names of `memgpt_jax.__all__` that these parts define, as `memgpt_jax.NAME`.
-`{namespace} MODULE` documents all names of the module's `__all__`.
+`{namespace} MODULE` documents the names of the module's `__all__`, but for classes that are public names of `memgpt_jax`.
 
 Configurations are documented by `{fields}`. A test compares the index of the built site with `__all__`.
 """
@@ -40,6 +40,8 @@ def entry(module: str, name: str, value: Any) -> str:
     text = f"Alias of ``{value}``."
     if isinstance(value, Registry):
         text = f"The registry of every {value.kind}: {', '.join(f'``{key}``' for key in value)}."
+    elif isinstance(value, dict):
+        text = f"A dictionary with the keys {', '.join(f'``{key}``' for key in value)}."
     return f".. py:data:: {module}.{name}\n\n   {text}\n"
 
 
@@ -74,13 +76,12 @@ class Namespace(Reference):
         path = self.arguments[0]
         module = importlib.import_module(path)
         names = {name: getattr(module, name) for name in module.__all__}
+        return self.documented(path, {name: value for name, value in names.items() if not self.elsewhere(name, value)})
 
-        def has_entry(name: str, value: Any) -> bool:
-            """A public class of `mg` has its entry there, a configuration on its own page."""
-            return is_config(value) or (inspect.isclass(value) and getattr(mg, name, None) is value)
-
-        shown = {k: v for k, v in names.items() if not isinstance(v, ModuleType) and not has_entry(k, v)}
-        return self.documented(path, shown)
+    def elsewhere(self, name: str, value: Any) -> bool:
+        """Whether a name has another place: modules, configurations, and classes that `{members}` documents."""
+        public = isinstance(value, type) and name in mg.__all__
+        return isinstance(value, ModuleType) or is_config(value) or public
 
 
 def signature(app, what, name, obj, options, arguments, returns):
