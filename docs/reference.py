@@ -1,7 +1,7 @@
 """Sphinx extension: the API reference of the public names, grouped by the part of the package that defines them.
 
 `{members} PART ...` documents the names of `memgpt_jax.__all__` that these parts define, as `memgpt_jax.NAME`.
-`{namespace} MODULE` documents the names of the module's `__all__`, but for classes that `memgpt_jax.__all__` names, too.
+`{namespace} MODULE` documents the names of the module's `__all__`, but for classes that are public names of `mg`.
 
 Configurations are documented by `{fields}`. A test compares the index of the built site with `__all__`.
 """
