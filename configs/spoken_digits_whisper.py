@@ -27,7 +27,7 @@ def config() -> ExperimentConfig:
         "max_clips": 1,
         "center": False,  # the frames of Whisper
         "stretch": 0.3,
-        "warp": 0.1,
+        "warp": 0.2,
         "mask": 0.1,
         "tokenizer": "pretrained",
         "max_new_tokens": LENGTH,
@@ -39,7 +39,7 @@ def config() -> ExperimentConfig:
         ),
         data=with_fields(load_config("spoken_digit_words").data, changes),
         pretrained="openai/whisper-tiny.en",
-        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=20, weight_decay=0.01),
+        optimizer=OptimizerConfig(learning_rate=3e-5, warmup_steps=20, weight_decay=0.01),
         training=TrainingConfig(
             steps=150, batch_size=16, sequence_length=LENGTH, carry_state=False, checkpoint_every=50
         ),
