@@ -105,7 +105,7 @@ def plot_by_length(lines: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
     axes.set_xscale("log" if ticks[0] > 0 else "symlog")
     axes.set_xticks(ticks, [f"{length:,.0f}" for length in ticks])
     axes.minorticks_off()
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside lower center", ncols=min(3, len(lines)))
     save(figure, path)
 
 
