@@ -277,8 +277,10 @@ class KVMemory(KnowledgeMemory):
         flat_new = jax.tree.map(lambda x: x.reshape(batch, -1, *x.shape[3:]), new)
         in_play = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.entries, initial, flat_new)
         contiguous = self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size
-        gap = jnp.sum(~new.valid[:, 0], axis=1, dtype=jnp.int32) if contiguous else jnp.zeros(batch, jnp.int32)
-        in_play = jax.lax.cond(jnp.any(gap > 0), self._without_gap, lambda entries, _: entries, in_play, gap)
+        gap = jnp.zeros(batch, jnp.int32)
+        if contiguous:
+            gap = jnp.sum(~new.valid[:, 0], axis=1, dtype=jnp.int32)
+            in_play = jax.lax.cond(jnp.any(gap > 0), self._without_gap, lambda entries, _: entries, in_play, gap)
         seen, final = self._places(segments, state.entries, start, new, gap)
 
         null_key, recency = self._extras()

@@ -61,7 +61,7 @@ def test_another_objective_is_another_stream(folder_config, name):
     state = train_batches(folder_config({"train": TEXTS}, objective=name), SHAPE, 0).get_state()
     for other in OBJECTIVES:
         if other != name:
-            with pytest.raises(ValueError, match="belongs to text"):
+            with pytest.raises(ValueError, match="belongs to other data"):
                 train_batches(folder_config(objective=other), SHAPE, 0).set_state(state)
 
 

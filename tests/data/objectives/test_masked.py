@@ -204,7 +204,7 @@ def test_source_and_target_together_are_the_row_of_the_causal_objective(folder_c
 
 def test_another_rate_is_another_stream(folder_config):
     state = train_batches(folder_config({"train": TEXTS}, objective="masked"), SHAPE, 0).get_state()
-    with pytest.raises(ValueError, match="belongs to text"):
+    with pytest.raises(ValueError, match="belongs to other data"):
         train_batches(folder_config(objective="masked", mask_rate=0.3), SHAPE, 0).set_state(state)
 
 
