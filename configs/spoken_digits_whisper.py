@@ -4,8 +4,12 @@ Command: export MEMGPT_DATA=FOLDER
          python experiments/train.py spoken_digits_whisper --pretrained FOLDER_OR_NAME \
              --data.test_groups theo --workdir runs/whisper
          python experiments/evaluate.py runs/whisper --split test
-Time:    not measured
-Result:  not measured
+Time:    about 6 minutes of CPU time a speaker (Python 3.11, jax 0.10.2, one shared core of an AMD EPYC)
+Result:  exact match on the 500 digits of a speaker who is not in training, seed 0, from Whisper tiny.en (37.8 million
+         parameters): theo 0.990, jackson 0.992, nicolas 0.890, george 0.960, mean 0.958; of a validation tenth of the
+         speakers of training 0.993 to 1.000. The learning rate and the warping were chosen with george as the
+         validation speaker; others gave him 0.912 (--optimizer.learning_rate 1e-4 --data.warp 0.1) and 0.844 (1e-4 and
+         --data.mask 0.3 --data.gain 10). With the first of them, nicolas has 0.934 and theo 0.992
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
