@@ -84,8 +84,8 @@ class Run:
     async def events(self) -> AsyncIterator[tuple[int, Event] | None]:
         """The number of the choice (of the prompt, for `Read`) and each event; None every `PING_SECONDS` without one.
 
-        Raises what an event says that went wrong. If the caller stops iterating, the requests are cancelled. A run that
-        was cancelled, by whichever way, is counted once.
+        Raises what an event says that went wrong. If the caller stops iterating, the requests are cancelled. A
+        cancelled run is counted once.
         """
         metrics, last = self._service.metrics, dict[int, float]()
         left = len(self._requests) if self._requests[0].max_new_tokens == 0 else len(self.choices)

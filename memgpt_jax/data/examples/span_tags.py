@@ -18,7 +18,12 @@ class Span(NamedTuple):
 def word_tags(places: Iterable[tuple[int, int]], spans: Sequence[Span], where: str) -> list[str]:
     """The tags of words with these characters: `O`, `B-name` for the first word of a span, or `I-name` (IOB2).
 
-    Of spans that share a word, the first counts, and the others have no tag. `where`: their place, for messages.
+    Of spans that share a word, the first counts, and the others have no tag.
+
+    Args:
+        places: the start and end of each word, in characters.
+        spans: the spans, in order of precedence.
+        where: the place of the text, for messages.
 
     Raises `ValueError` if there is no word in a span.
     """
