@@ -111,10 +111,7 @@ class KVMemory(KnowledgeMemory):
         return KVState(entries, self.conv.init_state(batch_size), self.no_knowledge(batch_size), clock)
 
     def initial_state(self, batch_size: int) -> KVState:
-        state = self.init_state(batch_size)
-        if self.config.initial_entries == 0:
-            return state
-        return state._replace(entries=in_form_of(state.entries, self._initial_entries(batch_size)))
+        return self.restarted(self.init_state(batch_size), batch_size)
 
     def restarted(self, state: KVState, batch_size: int) -> KVState:
         initial = self.init_state(batch_size)

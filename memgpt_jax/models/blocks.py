@@ -86,23 +86,22 @@ class Block(nnx.Module):
         dropout_key: Array | None,
     ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
         """The output stream, the state after the call, and the mean fusion gate of each token."""
-        before = self.attention_input(x)
-        of_memory: Any = None
+        normed = self.attention_input(x)
+        shared: Any = None  # the memory's state and gate, if the memory is part of attention
         if isinstance(self.memory_layer, SharedSoftmaxMemory):
             assert isinstance(self.attention, SelfAttention)
-            of_window = self.memory_layer.window_inputs(inputs, state.stream)
-            out, lse, window = self.attention.attend_with_lse(before, state.window, of_window)
-            out, *of_memory = self.memory_layer(out, lse, before, state.stream, inputs, alignment)
+            window_inputs = self.memory_layer.window_inputs(inputs, state.stream)
+            out, lse, window = self.attention.attend_with_lse(normed, state.window, window_inputs)
+            out, *shared = self.memory_layer(out, lse, normed, state.stream, inputs, alignment)
             attended = self.attention.project_out(out)
         else:
-            attended, window = self.attention(before, state.window, inputs)
+            attended, window = self.attention(normed, state.window, inputs)
         if self.parallel:
-            y, *found = self.beside_attention(x, before, attended, state, inputs, alignment, dropout_key)
+            y, memory, gate = self.beside_attention(x, normed, attended, state, inputs, alignment, dropout_key)
         else:
-            y, *found = self.after_attention(x, attended, state, inputs, alignment, dropout_key)
-        if not isinstance(self.memory_layer, SharedSoftmaxMemory):
-            of_memory = found
-        memory, gate = of_memory
+            y, memory, gate = self.after_attention(x, attended, state, inputs, alignment, dropout_key)
+        if shared is not None:
+            memory, gate = shared
         return y, LayerState(window, memory, state.source), gate
 
     def beside_attention(

@@ -26,8 +26,7 @@ def logit_scores(logits: Float32[Array, "B V"], targets: Int32[Array, "B"]) -> S
     """
     known = (targets >= 0) & (targets < logits.shape[1])
     chosen = jnp.where(known, jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0], jnp.nan)
-    highest = jax.lax.stop_gradient(jnp.max(logits, axis=1))
-    total = jnp.log(jnp.sum(jnp.exp(logits - highest[:, None]), axis=1)) + highest
+    total = jax.nn.logsumexp(logits, axis=1)
     # Equal to argmax(logits) == target. XLA on CPU fuses this form with the other reductions, but not an argmax.
     has_lower_id = jnp.arange(logits.shape[1])[None] < targets[:, None]
     best = jnp.where(has_lower_id, logits < chosen[:, None], logits <= chosen[:, None]).all(axis=1)

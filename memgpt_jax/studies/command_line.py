@@ -90,8 +90,8 @@ def parse_arguments(
     arguments: type[Arguments], description: str | None, argv: Sequence[str] | None = None
 ) -> Arguments:
     """Read the options of a command without a config; errors as in `parse`."""
-    flags = tyro.conf.FlagCreatePairsOff  # booleans of a command are flags: `--stream`
-    return run_tyro(arguments, argv, prog=Path(sys.argv[0]).name, description=description, booleans=flags)
+    words = spell_out(arguments, list(sys.argv[1:] if argv is None else argv))
+    return run_tyro(arguments, words, prog=Path(sys.argv[0]).name, description=description)
 
 
 def override(config: ExperimentConfig, words: Sequence[str]) -> ExperimentConfig:
@@ -237,9 +237,9 @@ def spell_out(arguments: type, words: list[str]) -> list[str]:
     return spelled
 
 
-def run_tyro(target, words, booleans=tyro.conf.FlagConversionOff, **options):
-    """Let tyro parse the words; a boolean of a config is written `--field True`, as every other field is."""
-    return tyro.cli(target, args=words, config=(tyro.conf.AvoidSubcommands, booleans), **options)
+def run_tyro(target, words, **options):
+    """Let tyro parse the words; a boolean is written `--field True` (`spell_out` adds the `True`)."""
+    return tyro.cli(target, args=words, config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff), **options)
 
 
 def text_argument(name: str, value: str) -> str:

@@ -4,6 +4,7 @@ import re
 
 from memgpt_jax import data
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.model import EXECUTION
 from memgpt_jax.config.serialization import differences
 from memgpt_jax.errors import RunError
 
@@ -15,8 +16,7 @@ FREE = (
     r"data\.(text\.)?tokenizer",  # `check_tokenizer` compares the content
     r"distill\.(teachers|cache)",  # `distill.fingerprints` and `architectures` show another teacher
     r"pretrained",  # read only when a run begins; the fields of `model` show another architecture
-    r"model\.(\w+\.)*(attention_implementation|remat|scan_layers)",
-    r"model\.(\w+\.)*memory\.read_implementation",
+    rf"model\.(\w+\.)*({'|'.join(sorted(EXECUTION))})",
 )
 """Patterns of the fields that may change; with `extend`, `training.steps` may also grow."""
 

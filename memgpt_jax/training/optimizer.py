@@ -34,20 +34,13 @@ STACKED_BYTES = 2**16
 """Size of the largest arrays that `stacked` copies into one."""
 
 
-class Group(NamedTuple):
-    """How a parameter is trained."""
-
-    gate: bool
-    """Its updates are multiplied by `gate_lr_multiplier`."""
-    decay: bool
-    """It has weight decay."""
-
-
 class Groups(NamedTuple):
-    """Trees of booleans in the structure of a model's parameters (`Group`)."""
+    """How each parameter is trained: trees of bool in the structure of a model's parameters."""
 
     gate: Any
+    """Its updates are multiplied by `gate_lr_multiplier`."""
     decay: Any
+    """It has weight decay."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -67,13 +60,10 @@ def groups_of(module: nnx.Module) -> Groups:
         decayed |= {(*names, name) for name in declared}
         gates |= {(*names, name) for name in getattr(type(part), "gates", ())}
 
-    def group(path):
-        gate = any(path[:length] in gates for length in range(1, len(path) + 1))
-        return Group(gate=gate, decay=path in decayed and not gate)
-
-    params = flatten_dict(with_string_keys(nnx.to_pure_dict(nnx.state(module, nnx.Param))))
-    found = {path: group(path) for path in params}
-    return Groups(*(unflatten_dict({path: group[i] for path, group in found.items()}) for i in range(2)))
+    paths = flatten_dict(with_string_keys(nnx.to_pure_dict(nnx.state(module, nnx.Param))))
+    gate = {path: any(path[:length] in gates for length in range(1, len(path) + 1)) for path in paths}
+    decay = {path: path in decayed and not gate[path] for path in paths}
+    return Groups(gate=unflatten_dict(gate), decay=unflatten_dict(decay))
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> Callable[[ArrayLike], jax.Array]:

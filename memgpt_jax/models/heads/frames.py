@@ -39,16 +39,18 @@ class FramesHeadConfig(StreamHeadConfig):
 class FramesHead(StreamHead):
     """Frames and the logit of the end at every token, [B, L, F + 1]."""
 
+    config: FramesHeadConfig
+
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
-        settings = instance_of(config, FramesHeadConfig, "head")
+        config = instance_of(config, FramesHeadConfig, "head")
         features = stack.features if isinstance(stack, PositionedStackConfig) else None
         if not isinstance(features, FramesConfig) or not stack.causal:
             raise ValueError(f"head=FramesHeadConfig needs a decoder with features=FramesConfig(...), got {features}")
-        super().__init__(replace(settings, num_outputs=features.size + 1, output_names=()), stack, rngs=rngs)
+        super().__init__(replace(config, num_outputs=features.size + 1, output_names=()), stack, rngs=rngs)
 
     def check_targets(self, targets: Any, tokens: Tokens) -> Array:
         """The targets as float32. Raises `ValueError` unless they are finite floats [B, L, F + 1]."""
-        shape = (*tokens.shape, self.settings.num_outputs)
+        shape = (*tokens.shape, self.config.num_outputs)
         is_array = isinstance(targets, np.ndarray | jax.Array)
         got = f"{targets.dtype}{list(targets.shape)}" if is_array else f"a {type(targets).__name__}"
         fits = is_array and targets.shape == shape and jnp.issubdtype(targets.dtype, jnp.floating)

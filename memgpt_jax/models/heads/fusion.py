@@ -41,15 +41,17 @@ class FusionHead(LabelHead):
     The input `token_types` [B, L] gives the modality of each token; without it, all tokens are of modality 0.
     """
 
+    config: FusionHeadConfig
+
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
-        self.fusing = settings = instance_of(config, FusionHeadConfig, "head")
+        config = instance_of(config, FusionHeadConfig, "head")
         super().__init__(config, stack, rngs=rngs)
         dtype = jnp.dtype(stack.dtype)
-        self.modalities = ModalityFusion(settings.fusion, self.width, settings.modalities, dtype=dtype, rngs=rngs)
+        self.modalities = ModalityFusion(config.fusion, self.width, config.modalities, dtype=dtype, rngs=rngs)
 
     def init_state(self, batch_size: int) -> StreamHeadState:
         state = super().init_state(batch_size)
-        pools = tuple(super(FusionHead, self).init_state(batch_size).pool for _ in range(self.fusing.modalities))
+        pools = tuple(super(FusionHead, self).init_state(batch_size).pool for _ in range(self.config.modalities))
         return state._replace(pool=pools)
 
     def __call__(
@@ -64,7 +66,7 @@ class FusionHead(LabelHead):
     ) -> tuple[Float32[Array, "B L C"], StreamHeadState]:
         """See `Head.__call__`. Args: token_types: the modality of each token; default: 0."""
         state = self.init_state(len(h)) if state is None else state
-        shape, number = h.shape[:2], self.fusing.modalities
+        shape, number = h.shape[:2], self.config.modalities
         types = jnp.zeros(shape, jnp.int32) if token_types is None else token_types
         types = check_numbers("token_types", types, shape, number)
         _, present = filled_flags(shape, reset, valid)
@@ -108,14 +110,16 @@ class GraphHead(LabelHead):
     kind of -1 is no edge. Edges between documents, and those of padding, are none.
     """
 
+    config: GraphHeadConfig
+
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
-        self.graph = settings = instance_of(config, GraphHeadConfig, "head")
+        config = instance_of(config, GraphHeadConfig, "head")
         check(
             not stack.causal,
             "GraphHeadConfig needs an encoder: edges come from later tokens, too; this backbone is causal",
         )
         super().__init__(config, stack, rngs=rngs)
-        options = {"num_kinds": settings.edge_kinds, "rounds": settings.rounds, "dtype": stack.dtype, "rngs": rngs}
+        options = {"num_kinds": config.edge_kinds, "rounds": config.rounds, "dtype": stack.dtype, "rngs": rngs}
         self.network = GraphNetwork(stack.d_model, **options)
 
     def __call__(
@@ -134,12 +138,12 @@ class GraphHead(LabelHead):
         document = jnp.where(valid, jnp.cumsum(reset, axis=1, dtype=jnp.int32), -1)
         nodes = self.network(jnp.where(valid[..., None], h, 0), edges, document)
         outputs, state = super().__call__(nodes, state, reset, valid, dropout_key=dropout_key)
-        fits = _fit(edges, h.shape[1], self.graph.edge_kinds)
+        fits = _fit(edges, h.shape[1], self.config.edge_kinds)
         return jnp.where(fits[:, None, None], outputs, jnp.nan), state
 
     def checked(self, edges: Any, rows: int, length: int) -> Int32[Array, "B E 3"]:
         """The edges as int32. Raises `ValueError` if shape, type or numbers are not valid."""
-        shape, kinds = jnp.shape(edges), self.graph.edge_kinds
+        shape, kinds = jnp.shape(edges), self.config.edge_kinds
         check(
             len(shape) == 3 and shape[0] == rows and shape[1] >= 1 and shape[2] == 3,
             f"edges must be integers [{rows}, E, 3] with E >= 1, got shape {list(shape)}",

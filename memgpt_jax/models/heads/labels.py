@@ -71,32 +71,34 @@ class LabelHeadConfig(StreamHeadConfig):
 class LabelHead(StreamHead):
     """Logits of classes at every token."""
 
+    config: LabelHeadConfig
+
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
-        self.labelling = instance_of(config, LabelHeadConfig, "head")
-        weights = self.labelling.class_weights
+        config = instance_of(config, LabelHeadConfig, "head")
+        weights = config.class_weights
         check(
-            len(weights) in (0, self.labelling.num_outputs),
-            f"head.class_weights must be {self.labelling.num_outputs} numbers, one for each class, got {weights}",
+            len(weights) in (0, config.num_outputs),
+            f"head.class_weights must be {config.num_outputs} numbers, one for each class, got {weights}",
         )
         super().__init__(config, stack, rngs=rngs)
-        if self.labelling.crf:
-            classes = self.labelling.num_outputs
+        if self.config.crf:
+            classes = self.config.num_outputs
             self.chain_transitions = nnx.Param(jnp.zeros((classes, classes), jnp.float32))
             self.chain_start, self.chain_end = (nnx.Param(jnp.zeros(classes, jnp.float32)) for _ in range(2))
 
     @property
     def num_classes(self) -> int:
-        return self.settings.num_outputs
+        return self.config.num_outputs
 
     @property
     def target_size(self) -> int | None:
-        return self.settings.num_outputs if self.labelling.loss == "binary" else None
+        return self.config.num_outputs if self.config.loss == "binary" else None
 
     def check_targets(self, targets: Any, tokens: Tokens) -> Array:
         """See `StreamHead.check_targets`; of classes, -1 is no class, with loss 0."""
         if self.target_size is not None:
             return super().check_targets(targets, tokens)
-        name = f"targets[{self.settings.target!r}]"
+        name = f"targets[{self.config.target!r}]"
         return check_numbers(name, targets, tokens.shape, self.num_classes, least=-1)
 
     def score(
@@ -108,7 +110,7 @@ class LabelHead(StreamHead):
         reset: Flags | None = None,
         valid: Flags | None = None,
     ) -> Scores:
-        if self.labelling.crf:
+        if self.config.crf:
             reset, valid = filled_flags(outputs.shape[:2], reset, valid)
             chain = Chain(self.chain_transitions[...], self.chain_start[...], self.chain_end[...])
             return chain_scores(outputs, jnp.where(valid, targets, -1), chain, reset)
@@ -125,14 +127,14 @@ class LabelHead(StreamHead):
         the outputs is mixing these. `correct` is that of the outputs before mixing.
         """
         of_weight, of_partner = jax.random.split(key)
-        weight = jax.random.beta(of_weight, self.labelling.mixup, self.labelling.mixup, dtype=jnp.float32)
+        weight = jax.random.beta(of_weight, self.config.mixup, self.config.mixup, dtype=jnp.float32)
         partner = partners(of_partner, asked)
         mixed = weight * outputs + (1 - weight) * of_partners(outputs, partner)
         own, other = (self._label_scores(mixed, ids).losses for ids in (targets, of_partners(targets, partner)))
         return Scores(weight * own + (1 - weight) * other, self._label_scores(outputs, targets).correct)
 
     def _label_scores(self, outputs: Float32[Array, "B L C"], targets: Int[Array, "B ..."]) -> Scores:
-        smoothing, weights = self.labelling.label_smoothing, self.labelling.class_weights
+        smoothing, weights = self.config.label_smoothing, self.config.class_weights
         return label_scores(outputs, targets, smoothing=smoothing, class_weights=weights)
 
 

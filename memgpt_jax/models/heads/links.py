@@ -47,25 +47,27 @@ class LinkHeadConfig(StreamHeadConfig):
 class LinkHead(StreamHead):
     """Scores of all entities at every token, [B, L, C]. It has no parameters of its own."""
 
+    config: LinkHeadConfig
+
     projects = False
     reads_embedding = True
 
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
-        self.links = instance_of(config, LinkHeadConfig, "head")
-        halves = self.links.scorer in ("complex", "rotate")
+        config = instance_of(config, LinkHeadConfig, "head")
+        halves = config.scorer in ("complex", "rotate")
         check(
             not halves or stack.d_model % 2 == 0,
-            f"head.scorer={self.links.scorer!r} needs an even d_model, for complex numbers, got {stack.d_model}",
+            f"head.scorer={config.scorer!r} needs an even d_model, for complex numbers, got {stack.d_model}",
         )
         check(
-            self.links.num_outputs <= getattr(stack, "vocab_size", 0),
-            f"head.num_outputs={self.links.num_outputs} entities must be at most vocab_size={stack.vocab_size}",
+            config.num_outputs <= getattr(stack, "vocab_size", 0),
+            f"head.num_outputs={config.num_outputs} entities must be at most vocab_size={stack.vocab_size}",
         )
         super().__init__(config, stack, rngs=rngs)
 
     @property
     def num_classes(self) -> int:
-        return self.settings.num_outputs
+        return self.config.num_outputs
 
     def init_state(self, batch_size: int) -> Float32[Array, "B D"]:
         """The hidden state of the last token of the open document; zeros where there is none."""
@@ -89,9 +91,9 @@ class LinkHead(StreamHead):
         stream = jnp.concatenate([state[:, None], h], axis=1)
         before = jnp.where(reset[..., None], 0.0, stream[:, :-1])
         last = gather_entries(stream, jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None])[:, 0]
-        u, w = jnp.split(dropout(jnp.concatenate([before, h], axis=-1), self.links.dropout, dropout_key), 2, axis=-1)
+        u, w = jnp.split(dropout(jnp.concatenate([before, h], axis=-1), self.config.dropout, dropout_key), 2, axis=-1)
         entities = embedding[: self.num_classes].astype(jnp.float32)
-        return link_scores(self.links.scorer, u, w, entities), last
+        return link_scores(self.config.scorer, u, w, entities), last
 
     def check_targets(self, targets: Any, tokens: Tokens) -> Array:
         """The targets as int32: entities [B, L], -1 for none. Raises `ValueError` if they are not."""
@@ -107,4 +109,4 @@ class LinkHead(StreamHead):
         valid: Flags | None = None,
     ) -> Scores:
         """Cross-entropy among all entities, with `label_smoothing`; see `label_scores`."""
-        return label_scores(outputs, targets, smoothing=self.links.label_smoothing)
+        return label_scores(outputs, targets, smoothing=self.config.label_smoothing)

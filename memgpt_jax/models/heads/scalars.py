@@ -51,13 +51,15 @@ class ScalarHeadConfig(StreamHeadConfig):
 class ScalarHead(StreamHead):
     """A number at every token, [B, L, 1], in the unit of the targets."""
 
+    config: ScalarHeadConfig
+
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
-        self.scalar = instance_of(config, ScalarHeadConfig, "head")
+        config = instance_of(config, ScalarHeadConfig, "head")
         super().__init__(config, stack, rngs=rngs)
 
     def project(self, x: Float32[Array, "B L W"]) -> Float32[Array, "B L 1"]:
         """mean + std (W x + b)."""
-        return self.scalar.mean + self.scalar.std * super().project(x)
+        return self.config.mean + self.config.std * super().project(x)
 
     def check_targets(self, targets: Any, tokens: Tokens) -> Array:
         """The targets as float32. Raises `ValueError` unless they are finite floats [B, L]."""
@@ -79,7 +81,7 @@ class ScalarHead(StreamHead):
         valid: Flags | None = None,
     ) -> Scores:
         """The loss of each target, without unit, and whether the output is within `TOLERANCE` of it."""
-        return number_scores(outputs[..., 0], targets, loss=self.scalar.loss, std=self.scalar.std)
+        return number_scores(outputs[..., 0], targets, loss=self.config.loss, std=self.config.std)
 
 
 def number_scores(

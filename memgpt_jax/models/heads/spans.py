@@ -46,6 +46,8 @@ class SpanHeadConfig(StreamHeadConfig):
 class SpanHead(StreamHead):
     """Logits of start and end at every token."""
 
+    config: SpanHeadConfig
+
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
         super().__init__(instance_of(config, SpanHeadConfig, "head"), stack, rngs=rngs)
 
@@ -58,7 +60,7 @@ class SpanHead(StreamHead):
 
         Raises `ValueError` if shape, type or values are not valid.
         """
-        name = f"targets[{self.settings.target!r}]"
+        name = f"targets[{self.config.target!r}]"
         checked, values = check_numbers(name, targets, (*tokens.shape, 2)), on_host(targets)
         if values is not None and values.size:
             check(

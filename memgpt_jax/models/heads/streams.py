@@ -32,34 +32,34 @@ class StreamHeadState(NamedTuple):
 class StreamHead(Head):
     """Outputs W pool(layers(h)) + b at every token, [B, L, C], float32, for the document up to and with this token."""
 
+    config: StreamHeadConfig
+
     projects: ClassVar[bool] = True
     """Whether it has W and b. A head without them overrides `__call__`."""
     reads_embedding: ClassVar[bool] = False
     """Whether `__call__` has the argument `embedding`, [V, D]: what the backbone, a decoder, reads for each token."""
 
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
+        config = instance_of(config, StreamHeadConfig, "head")
         super().__init__(config, stack, rngs=rngs)
-        self.settings = settings = instance_of(config, StreamHeadConfig, "head")
         check(
-            settings.layers in HEAD_LAYERS,
-            f"head.layers must be one of {', '.join(HEAD_LAYERS)}, got {settings.layers!r}",
+            config.layers in HEAD_LAYERS,
+            f"head.layers must be one of {', '.join(HEAD_LAYERS)}, got {config.layers!r}",
         )
-        dtype, width = jnp.dtype(stack.dtype), settings.width or stack.d_model
+        dtype, width = jnp.dtype(stack.dtype), config.width or stack.d_model
         layers, d_in = [], stack.d_model
-        for _ in range(settings.num_layers):
-            layer = HEAD_LAYERS[settings.layers].module(
-                settings, d_in, width, causal=stack.causal, dtype=dtype, rngs=rngs
-            )
+        for _ in range(config.num_layers):
+            layer = HEAD_LAYERS[config.layers].module(config, d_in, width, causal=stack.causal, dtype=dtype, rngs=rngs)
             layers.append(layer)
             d_in = layer.width
         self.layers, self.width = nnx.List(layers), d_in
-        if settings.pool == "attention":
+        if config.pool == "attention":
             self.pool_logits = linear(d_in, 1, use_bias=False, dtype=dtype, rngs=rngs)
         if self.projects:
-            self.output = linear(d_in, settings.num_outputs, use_bias=True, dtype=jnp.float32, rngs=rngs)
+            self.output = linear(d_in, config.num_outputs, use_bias=True, dtype=jnp.float32, rngs=rngs)
 
     def init_state(self, batch_size: int) -> StreamHeadState:
-        name = self.settings.pool
+        name = self.config.pool
         pooled = () if name == "none" else POOLS[name].empty(batch_size, self.width)
         return StreamHeadState(tuple(layer.init_state(batch_size) for layer in self.layers), pooled)
 
@@ -90,7 +90,7 @@ class StreamHead(Head):
         """The pooled outputs of the layers, float32, and the state after the call. Args: of_pool: see `pooled`."""
         reset, valid = filled_flags(h.shape[:2], reset, valid)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        x, rate = h, self.settings.dropout
+        x, rate = h, self.config.dropout
         x = dropout(x, rate, keys[0])
         states = []
         for layer, before in zip(self.layers, state.layers, strict=True):
@@ -107,7 +107,7 @@ class StreamHead(Head):
         Args:
             present: the tokens that are pooled; default: all.
         """
-        name = self.settings.pool
+        name = self.config.pool
         if name == "none":
             return x.astype(jnp.float32), state
         logits = self.pool_logits(x)[..., 0].astype(jnp.float32) if name == "attention" else None
@@ -123,7 +123,7 @@ class StreamHead(Head):
 
         A head with targets of another kind overrides this. Raises `ValueError` if shape, type or values are not valid.
         """
-        name = self.settings.target
+        name = self.config.target
         sizes = {} if self.target_size is None else {name: self.target_size}
         return check_targets({name: targets}, tokens, {name: self.num_classes}, sizes=sizes)[name]
 

@@ -37,9 +37,11 @@ class CTCHeadConfig(StreamHeadConfig):
 class CTCHead(StreamHead):
     """Logits [B, L, V + 1] at every token."""
 
+    config: CTCHeadConfig
+
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
-        settings = instance_of(config, CTCHeadConfig, "head")
-        super().__init__(replace(settings, num_outputs=stack.vocab_size + 1, output_names=()), stack, rngs=rngs)
+        config = instance_of(config, CTCHeadConfig, "head")
+        super().__init__(replace(config, num_outputs=stack.vocab_size + 1, output_names=()), stack, rngs=rngs)
 
     @property
     def num_classes(self) -> int:

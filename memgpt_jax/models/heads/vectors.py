@@ -39,11 +39,13 @@ class VectorHeadConfig(StreamHeadConfig):
 class VectorHead(StreamHead):
     """A unit vector at every token, for the document up to and with this token, [B, L, C]."""
 
+    config: VectorHeadConfig
+
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
-        settings = instance_of(config, VectorHeadConfig, "head")
-        width = settings.num_outputs or settings.width or stack.d_model
-        super().__init__(replace(settings, num_outputs=width), stack, rngs=rngs)
-        self.temperature = settings.temperature
+        config = instance_of(config, VectorHeadConfig, "head")
+        width = config.num_outputs or config.width or stack.d_model
+        super().__init__(replace(config, num_outputs=width), stack, rngs=rngs)
+        self.temperature = config.temperature
         if width == self.width:
             self.output.kernel[...] = jnp.eye(width, dtype=jnp.float32)
 

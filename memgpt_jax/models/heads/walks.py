@@ -55,20 +55,22 @@ class WalkHead(StreamHead):
     numbers up to E. The relations are `num_outputs` numbers: those of a graph, then their inverses.
     """
 
+    config: WalkHeadConfig
+
     projects = False
 
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
-        self.walks = instance_of(config, WalkHeadConfig, "head")
+        config = instance_of(config, WalkHeadConfig, "head")
         super().__init__(config, stack, rngs=rngs)
-        size = self.walks.hops * (self.walks.num_outputs + 1)
+        size = self.config.hops * (self.config.num_outputs + 1)
         self.output = linear(self.width, size, use_bias=True, dtype=jnp.float32, rngs=rngs)
 
     @property
     def num_classes(self) -> int:
-        return self.walks.graph_size + 1
+        return self.config.graph_size + 1
 
     def init_state(self, batch_size: int) -> WalkHeadState:
-        empty = jnp.full((batch_size, self.walks.graph_size, 3), -1, jnp.int32)
+        empty = jnp.full((batch_size, self.config.graph_size, 3), -1, jnp.int32)
         return WalkHeadState(super().init_state(batch_size), empty)
 
     def __call__(
@@ -86,21 +88,21 @@ class WalkHead(StreamHead):
         read = state.triples if triples is None else self.checked(triples, len(h))
         x, stream = self.features(h, state.stream, reset, valid, dropout_key=dropout_key)
         scores, _ = self.answers(x, read)
-        padding = ((0, 0), (0, self.walks.graph_size - read.shape[1]), (0, 0))
+        padding = ((0, 0), (0, self.config.graph_size - read.shape[1]), (0, 0))
         return scores, WalkHeadState(stream, jnp.pad(read, padding, constant_values=-1))
 
     def answers(
         self, x: Float32[Array, "B L W"], triples: Int32[Array, "B E 3"]
     ) -> tuple[Float32[Array, "B L C"], Walk]:
         """The scores of the entities, and the reads that lead to them. Args: x: results of `features`."""
-        logits = self.project(x).reshape(*x.shape[:2], self.walks.hops, -1)
+        logits = self.project(x).reshape(*x.shape[:2], self.config.hops, -1)
         found = walk(logits[..., 1:], logits[..., 0], triples, triples.shape[1] + 1)
         scores = jnp.log(found.entities + FLOOR)
-        return jnp.where(_fit(triples, self.walks.num_outputs)[:, None, None], scores, jnp.nan), found
+        return jnp.where(_fit(triples, self.config.num_outputs)[:, None, None], scores, jnp.nan), found
 
     def checked(self, triples: Any, rows: int) -> Int32[Array, "B E 3"]:
         """The triples as int32. Raises `ValueError` if shape, type or numbers are not valid."""
-        size, relations = self.walks.graph_size, self.walks.num_outputs
+        size, relations = self.config.graph_size, self.config.num_outputs
         shape = jnp.shape(triples)
         check(
             len(shape) == 3 and shape[0] == rows and 1 <= shape[1] <= size and shape[2] == 3,
