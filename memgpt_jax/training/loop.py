@@ -214,7 +214,16 @@ def remaining_steps(
         progress(done, config.training.steps, output.progress_bar) as advance,
     ):
         reporter = Reporter(config, parameter_names(state.params), log, advance, wall_time)
-        state = run(config, step, state, batches, files.checkpoints, reporter, signals, validation)
+        state = run(
+            config,
+            step,
+            state,
+            batches,
+            checkpoints=files.checkpoints,
+            reporter=reporter,
+            signals=signals,
+            validation=validation,
+        )
     files.checkpoints.wait()
     return state
 
@@ -326,6 +335,7 @@ def run(
     compiled: Step,
     state: TrainState,
     batches: Batches,
+    *,
     checkpoints: Checkpoints,
     reporter: Reporter,
     signals: StopSignals,

@@ -23,9 +23,6 @@ SETTINGS = "settings"
 WHEN = ("every", "patience")
 """Settings that do not change the result of an evaluation: they may differ when a run is resumed."""
 LOWER_IS_BETTER = (
-    "loss",
-    "unigram_loss",
-    "next_sentence_loss",
     "bits_per_byte",
     "perplexity_per_token",
     "perplexity_per_word",
@@ -35,11 +32,10 @@ LOWER_IS_BETTER = (
     "l1",
     "calibration_error",
     "preferred_error",
-    "malformed_lines",
     "seconds_per_question",
     "seconds_per_question_read_again",
 )
-"""Metrics of which a lower value is better; of all others, a higher one."""
+"""Metrics of which a lower value is better, beside those named `loss` or `*_loss`; of all others, a higher one."""
 
 
 class Validation:
@@ -126,7 +122,7 @@ def check_settings(records: list[dict[str, Any]], settings: dict[str, Any], work
 
 def best_record(records: list[dict[str, Any]], metric: str) -> dict[str, Any]:
     """The first record with the best value of a metric; one in which it is undefined or NaN is the worst."""
-    sign = 1 if metric in LOWER_IS_BETTER else -1
+    sign = 1 if metric in LOWER_IS_BETTER or metric.split("_")[-1] == "loss" else -1
 
     def rank(record: dict[str, Any]) -> float:
         value = sign * record.get(metric, math.nan)

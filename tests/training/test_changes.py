@@ -34,7 +34,8 @@ FREE = [
     *(f"data.{name}" for name in ("path", "cache_dir", "tokenizer", "text.path", "text.cache_dir", "text.tokenizer")),
     *("distill.teachers", "distill.cache"),
     "pretrained",
-    *("model.attention_implementation", "model.remat", "model.scan_layers", "model.memory.read_implementation"),
+    *("model.attention_implementation", "model.remat", "model.scan_layers", "model.context_length"),
+    "model.memory.read_implementation",
 ]
 SPANS = TextConfig(objective=SpanCorruptionConfig())
 

@@ -25,9 +25,10 @@ CALL = 512
 
 def quantized_rows(
     source: str,
+    text: str,
+    *,
     bits: Sequence[int],
     state_bits: int | None,
-    text: str,
     rows: Sequence[int],
     context: int,
     window: int | None,
@@ -37,9 +38,9 @@ def quantized_rows(
 
     Args:
         source: the model, as in `from_pretrained`.
+        text: a document; its bits per byte are measured.
         bits: numbers of bits per weight.
         state_bits: also a row for float32 weights with states of this number of bits; None: no such row.
-        text: a document; its bits per byte are measured.
         rows: numbers of rows that are decoded together, after `context` tokens; all forms are timed in turns.
         context: tokens read before decoding.
         window: `window_size`; None: as the model has.

@@ -289,13 +289,13 @@ def quantized(words: Sequence[str]) -> None:
     start = max(0, (len(text) - arguments.characters) // 2)
     rows = benchmark.quantized_rows(
         arguments.model,
-        arguments.bits,
-        arguments.state_bits,
         text[start : start + arguments.characters],
-        arguments.rows,
-        arguments.context,
-        arguments.window,
-        arguments.rounds,
+        bits=arguments.bits,
+        state_bits=arguments.state_bits,
+        rows=arguments.rows,
+        context=arguments.context,
+        window=arguments.window,
+        rounds=arguments.rounds,
     )
     print(benchmark.table(rows))
     benchmark.add_section(arguments.output, command(words), "A decoder in float32, and quantised.", rows)
