@@ -113,7 +113,7 @@ def recall(name: str) -> str:
         [
             "**Recall from outside of the window** (8 pairs, 350 steps, chance 0.016; seeds 0, 1, 2):",
             table(
-                ["accuracy", "state bytes a row and layer", "seconds for three seeds, one shared core"],
+                ["accuracy", "state bytes per row and layer", "seconds for three seeds, one shared core"],
                 [[measured(case), number(case["state_bytes"]), number(case["seconds"])]],
             ),
             shell(["python experiments/ledger.py mechanisms_recall"]),
@@ -129,7 +129,7 @@ def speed(name: str, words: Iterable[str], title: str) -> str:
         "relative speed": "speed relative to `none`",
         "by multiply-adds": "predicted from matmuls",
         "tokens/s": "tokens/s",
-        "state bytes": "state bytes a row and layer",
+        "state bytes": "state bytes per row and layer",
         "temporary bytes": "temporary bytes",
     }
     rows = [row for row in entry["rows"] if row.get("model.memory") == name]

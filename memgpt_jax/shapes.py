@@ -1,11 +1,11 @@
-"""One letter, one meaning, everywhere in the library.
+"""Letters of array shapes. Those listed here mean the same in every file, unless a docstring says otherwise.
 
 B  batch rows                      H  query heads
 L  tokens of one call              G  key-value heads; each serves R = H / G query heads
 T  tokens of a segment             K  width of a head
 S  segments of a call              V  vocabulary
 M  entries of a memory             D  model width (residual stream)
-N  entries that one segment adds   E  entries in play during a call: M old ones, then S N new ones
+N  entries that one segment adds   E  entries that a call can read: the M old ones, initial ones, then the S N new ones
 
 A stream is cut into segments of T tokens; boundaries count from the first token that a state ever saw.
 """

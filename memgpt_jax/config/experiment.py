@@ -177,8 +177,8 @@ class EvaluationConfig:
     num_batches: int = 16
     """Number of batches, for generated tasks (recall, needles) and for objectives other than `causal`."""
     every: int | None = None
-    """Evaluate after every so many steps, a multiple of `training.checkpoint_every`, and after the last, and keep the
-    best parameters in the sub-folder `best` of the run. Default: only at the end."""
+    """Number of steps between evaluations, a multiple of `training.checkpoint_every`; also after the last. The
+    best parameters are kept in the sub-folder `best` of the run. Default: only at the end."""
     metric: str = "loss"
     """The result that chooses the best parameters."""
     patience: int | None = None

@@ -30,7 +30,7 @@ class HeadConfig:
 
     @property
     def mixes_texts(self) -> bool:
-        """Whether training mixes the texts of a batch, by `StreamHead.mixed_score` in the place of `score`."""
+        """Whether training mixes the texts of a batch, by `StreamHead.mixed_score` in place of `score`."""
         return False
 
 

@@ -133,7 +133,7 @@ class KVMemoryConfig(AttendedMemoryConfig):
     """Effect of the write gate g on an entry: `log_bias` adds log g to its read logit, `scale` stores (g k, g v),
     `scale_value` stores (k, g v), `none` stores (k, v)."""
     gate_bias: float = 0.0
-    """Initial bias b_g of the write gate g = sigmoid(W_g h + b_g)."""
+    """Initial bias b_g of the write gate g = sigmoid(W_g x + b_g) of the normalised stream x."""
     select: Select = "all"
     """Entries stored for a segment of T tokens: `all` T, the `select_size` with the `highest_gate`, or `select_size`
     entries that learned queries `pool` from the segment by attention."""

@@ -116,6 +116,10 @@ class BaseModelConfig:
         """The alignment of calls with `length` tokens each that begin at a segment boundary; `padded`: with `valid`."""
         return "aligned" if length % self.segment_length == 0 and not padded else "any"
 
+    def alignment_of_inputs(self, inputs: Mapping[str, Any]) -> Alignment:
+        """`alignment_of` calls with the arrays of `Batch.inputs`."""
+        return self.alignment_of(inputs["tokens"].shape[1], padded="valid" in inputs)
+
     def with_kernels(self, name: Literal["auto", "portable"]) -> Self:
         """This configuration with another implementation of self-attention and memory reads."""
         return self.with_stacks({key: stack.with_kernels(name) for key, stack in self.stacks.items()})
@@ -304,9 +308,8 @@ class PositionedStackConfig(StackConfig):
     """`pre`: a block normalises the inputs of attention and feed-forward; `post`: their outputs plus the residual;
     `parallel`: attention, memory and feed-forward read one normalisation of the block's input, and are added to it."""
     features: FeaturesConfig | None = None
-    """Raw features of some tokens, the further input `features` of a call, which are projected and added to the
-    embeddings: `PatchesConfig` (pictures), `FramesConfig` (sound), `SensesConfig` (both) or `VectorsConfig` (any
-    numbers). Default: none."""
+    """Raw features of some tokens, the input `features` of a call, projected and added to the embeddings:
+    `PatchesConfig` (pictures), `FramesConfig` (sound), `SensesConfig` (both), `VectorsConfig` (any). Default: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -392,8 +395,7 @@ class EncoderConfig(PositionedStackConfig):
     embedding_norm: bool = False
     """Whether the sum of embeddings is normalised."""
     token_types: int | None = at_least(0)
-    """Number of token types (sentence A or B, text or picture), each with an embedding. None or 0: no such
-    embeddings."""
+    """Number of token types (sentence A or B, text or picture), each with an embedding. None or 0: none."""
     separate_types: bool = False
     """Whether a token attends to tokens of its own type alone, so that a head can fuse them later. A memory holds the
     tokens of all types."""

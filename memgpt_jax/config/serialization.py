@@ -131,7 +131,7 @@ def differences_from_json(values: Any, config: Any, ignored: Collection[str] = (
     Nothing is built from the stored values, and no module is imported: anybody may have written them.
 
     Args:
-        values: what a file holds in the place of the result of `to_json`.
+        values: what a file holds in place of the result of `to_json`.
         config: the configuration.
         ignored: names of fields that may differ, at any depth.
     """

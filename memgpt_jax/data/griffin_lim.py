@@ -7,7 +7,7 @@ import numpy as np
 from memgpt_jax.config.checks import check
 from memgpt_jax.data.sound import HOP_SECONDS, WINDOW_SECONDS, mel_filters
 
-ITERATIONS, MOMENTUM = 60, 0.99
+ITERATIONS, MOMENTUM, BAND_ITERATIONS = 60, 0.99, 50
 LOUDEST = 10
 """The greatest number of a frame, 320 dB above a full-scale tone: samples of louder frames are not finite."""
 
@@ -57,7 +57,7 @@ def waveform(frames: Any, sample_rate: int = 16000) -> np.ndarray:
     return transform.istft(c, k1=number).astype(np.float32)
 
 
-def spectrum(bands: np.ndarray, filters: np.ndarray, iterations: int = 50) -> np.ndarray:
+def spectrum(bands: np.ndarray, filters: np.ndarray) -> np.ndarray:
     """A smooth power spectrum p >= 0 [T, K] whose bands p F are near the given ones [T, M].
 
     Richardson-Lucy iterations from p = s F^T / sum(F): p <- p ((s / (p F)) F^T) / sum(F), which bring p F to s and
@@ -66,11 +66,10 @@ def spectrum(bands: np.ndarray, filters: np.ndarray, iterations: int = 50) -> np
     Args:
         bands: s, positive.
         filters: F [K, M].
-        iterations: their number.
     """
     total = filters.sum(axis=1)
     weights = filters.T / np.where(total > 0, total, 1.0)[None]
     p = bands @ weights
-    for _ in range(iterations):
+    for _ in range(BAND_ITERATIONS):
         p *= (bands / np.maximum(p @ filters, 1e-30)) @ weights
     return p

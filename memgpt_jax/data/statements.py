@@ -159,7 +159,7 @@ def of_colours(number: int, text: str) -> Phrase:
 
 
 def there_are(amount: Amount, phrase: Phrase, prefix: str | None = None) -> Statement:
-    """There are so many objects, or boxes. Args: prefix: words in the place of "there are" and the amount."""
+    """There are so many objects, or boxes. Args: prefix: words in place of "there are" and the amount."""
 
     def holds(scenes: Scenes) -> np.ndarray:
         return amount.fits(phrase.of(scenes).reshape(len(scenes.colour), -1).sum(axis=1))

@@ -57,8 +57,7 @@ def evaluate_batches(config: ExperimentConfig, params: models.Params, tokenizer:
     state = fresh = models.functional(model).init_state(settings.batch_size)
     found: dict[str, list[_Predictions]] = {}
     for _, batch in zip(range(settings.num_batches), batches, strict=False):
-        alignment = model.alignment_of(batch.inputs["tokens"].shape[1], padded="valid" in batch.inputs)
-        options = {"targets": batch.targets, "state": state, "alignment": alignment}
+        options = {"targets": batch.targets, "state": state, "alignment": model.alignment_of_inputs(batch.inputs)}
         scores, after = score_chunk(model, params, **options, **batch.inputs)
         state = after if training.carry_state else fresh
         for head, targets in batch.targets.items():

@@ -76,9 +76,9 @@ def read_rows(config: ExperimentConfig, params: models.Params, batch: Batch, rea
             for arrays in (batch.inputs, batch.targets)
         )
         # A chunk starts at a segment boundary only if the chunk length is a multiple of the segment length.
-        aligned = config.model.alignment_of(inputs["tokens"].shape[1], padded="valid" in inputs)
-        aligned = aligned if chunk % config.model.segment_length == 0 else "any"
-        options = {"targets": targets, "state": state, "alignment": aligned}
+        alignment = config.model.alignment_of_inputs(inputs)
+        alignment = alignment if chunk % config.model.segment_length == 0 else "any"
+        options = {"targets": targets, "state": state, "alignment": alignment}
         found, state = read(config.model, params, **inputs, **options)
         parts.append(jax.device_get(found))
     return parts

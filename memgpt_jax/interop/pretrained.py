@@ -35,7 +35,7 @@ from memgpt_jax.interop.quantized import bits_of, quantization_values, quantized
 from memgpt_jax.interop.task_heads import has_task_head, with_task_head
 from memgpt_jax.interop.tensors import FLOATS, INTEGERS, Contents, open_tensors, write_tensors
 from memgpt_jax.interop.values import check_agreement, family_of, saved_config
-from memgpt_jax.models.model_functions import MODELS, Model
+from memgpt_jax.models.model_functions import MODELS, AnyModel
 from memgpt_jax.models.quantization import loadable, stored_bits
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -45,7 +45,7 @@ RUN_ORIGIN = "pretrained"
 
 logger = logging.getLogger(__name__)
 
-AnyModel = TypeVar("AnyModel", bound=Model)
+SameModel = TypeVar("SameModel", bound=AnyModel)
 
 
 class Pretrained(NamedTuple):
@@ -68,7 +68,7 @@ def from_pretrained(
     task_head: bool = False,
     part: str | None = None,
     **changes: Any,
-) -> Model:
+) -> AnyModel:
     """A pretrained model, of the transformers library or of this one.
 
     As in transformers, a head that the file lacks is omitted, and tensors of heads that the model does not have are
@@ -109,7 +109,7 @@ def from_pretrained(
     return with_origin(model, found.origin)
 
 
-def with_origin(model: AnyModel, origin: Origin | None) -> AnyModel:
+def with_origin(model: SameModel, origin: Origin | None) -> SameModel:
     """The model with `origin` set, also on the decoder of an encoder-decoder."""
     for part in (model, getattr(model, "decoder", model)):
         part.origin = origin
@@ -117,7 +117,7 @@ def with_origin(model: AnyModel, origin: Origin | None) -> AnyModel:
 
 
 def save_pretrained(
-    model: Model | str | Path,
+    model: AnyModel | str | Path,
     folder: str | Path,
     *,
     tokenizer: Tokenizer | None = None,

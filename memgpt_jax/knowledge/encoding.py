@@ -185,7 +185,7 @@ def _read_segment(
 ) -> tuple[list[tuple[tuple[Array, Array, Array], Bool[Array, "B N"]]], ModelState]:
     """The N entries that each memory writes of one segment, full or open, and which of them are of this call."""
     model = models.from_params(config, params)
-    _, state, _ = model.hidden(tokens, state, valid=valid)
+    _, state, *_ = model.hidden(tokens, state, valid=valid)
     memory = instance_of(config.memory, KVMemoryConfig, "model.memory")
     number, found = _written(config, memory), []
     for block, layer in zip(model.blocks, state.layers, strict=True):

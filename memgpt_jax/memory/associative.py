@@ -39,9 +39,9 @@ class AssociativeMemoryConfig(ProjectedMemoryConfig):
     normalize: bool = False
     """Divide a read by the sum of its weights; for the linear rule with `elu` or `dpfp`."""
     gate_bias: float = 0.0
-    """Initial bias b_g of the write strength g = sigmoid(W_g h + b_g), one per head."""
+    """Initial bias b_g of the write strength g = sigmoid(W_g x + b_g) of the normalised stream x, one per head."""
     forget: bool = False
-    """Let every token scale the matrix by 1 - f, f = sigmoid(W_f h + b_f), before it is written."""
+    """Let every token scale the matrix by 1 - f, f = sigmoid(W_f x + b_f), before it is written."""
     forget_bias: float = -5.0
     """Initial bias b_f of the forget gate, when `forget` is on."""
     initial_entries: int = 0

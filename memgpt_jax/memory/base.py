@@ -81,8 +81,8 @@ class Explanation(NamedTuple):
 class Origins(NamedTuple):
     """The tokens from which the entries come, counted from the end of the last segment that was written.
 
-    The tokens of entry m are those from `start` tokens before this end on, `length` of them; of one token, the entry
-    holds it, of several, one of them or their mixture. Where there is no entry, the values have no meaning.
+    Entry m comes from the `length` tokens that begin `start` tokens before this end: with length 1, from that token;
+    with more, from one of them or from a mixture. Where there is no entry, the values have no meaning.
     """
 
     start: Int32[Array, "B M"]

@@ -85,9 +85,8 @@ class Timeline(NamedTuple):
     """
 
     number: Int32[Array, "B L"]  # index of each token's entry; `NEVER` if the token is not written
-    first: Int32[
-        Array, "B boundaries"
-    ]  # lowest index that each of S segments may read, then the lowest that is stored after the call
+    # lowest index that each of S segments may read, then the lowest that is stored after the call
+    first: Int32[Array, "B boundaries"]
     end: Int32[Array, "B boundaries"]  # one above the highest index
     begin: Int32[Array, "B boundaries"]  # index at which the open document began; -count: before the call
 

@@ -40,7 +40,7 @@ from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 class KVState(NamedTuple):
     """Bytes per row: M (2 G K itemsize + 9) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`, 4 more with
-    `continues_window`; with `entry_bits=8`, 2 G (K + 1) bytes are in the place of 2 G K itemsize.
+    `continues_window`; with `entry_bits=8`, 2 G (K + 1) bytes are in place of 2 G K itemsize.
 
     N entries of knowledge add N (2 G K itemsize + 8), and an index of C cells about 4 G (C K + N) more.
     """
@@ -199,9 +199,9 @@ class KVMemory(KnowledgeMemory):
     def origins(self, state: KVState) -> Origins:
         """The token of each entry; its segment, if tokens of the segment have been pooled, left out or evicted.
 
-        With `select="all"` and `evict="oldest"` the token is always known, but not in a `compressed` memory: origins
-        are then segments where entries are missing, and after `merge` everywhere, of a merged entry the segment of one
-        of its tokens. Raises `ValueError` with
+        With `select="all"` and `evict="oldest"` the token is always known, but not in a `compressed` memory: there,
+        origins are whole segments where entries are missing, and everywhere after `merge`; that of a merged entry is
+        the segment of one of its tokens. Raises `ValueError` with
         `visibility="token"`, whose reads `explain` does not describe, and with `initial_entries`, which have no token.
         """
         config, length = self.config, self.segment_length

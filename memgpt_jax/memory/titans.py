@@ -35,7 +35,8 @@ class TitansMemoryConfig(ProjectedMemoryConfig):
     chunk_length: int = 16
     """Largest number of tokens whose gradients are taken at the same weights; chunks of a segment are equal."""
     inner_rate: float = 0.25
-    """Largest step size: theta = inner_rate sigmoid(W h + b). Networks of a few hidden channels may diverge."""
+    """Largest step size: theta = inner_rate sigmoid(W x + b), x the normalised stream. Networks of a few hidden
+    channels may diverge."""
     rate_bias: float = 0.0
     """Initial bias of the step size's gate."""
     inertia_bias: float = 0.0

@@ -22,6 +22,8 @@ class Hidden(NamedTuple, Generic[State]):
     """The state after the call."""
     gates: tuple[Float32[Array, "B L"], ...]
     """The mean fusion gate of each token, per layer."""
+    last_input: Stream | None = None
+    """The stream before the last block; of a decoder."""
 
 
 class Model(nnx.Module, Generic[State]):

@@ -118,7 +118,7 @@ class MemGPT(Model[ModelState]):
                 are traced, the row gives NaN from that token on, or from an earlier one.
         """
         options: dict[str, Any] = {"features": features, "alignment": alignment, "dropout_key": dropout_key}
-        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
+        x, state, *_ = self.hidden(tokens, state, reset, valid, **options)
         return self.logits(x), state
 
     def hidden(
@@ -133,21 +133,6 @@ class MemGPT(Model[ModelState]):
         dropout_key: Array | None = None,
     ) -> Hidden[ModelState]:
         """The last hidden states, normalised and multiplied by `logit_scale`. Arguments and errors as in `__call__`."""
-        options: dict[str, Any] = {"features": features, "alignment": alignment, "dropout_key": dropout_key}
-        return self.hidden_with_input(tokens, state, reset, valid, **options)[0]
-
-    def hidden_with_input(
-        self,
-        tokens: Tokens,
-        state: ModelState | None = None,
-        reset: Flags | None = None,
-        valid: Flags | None = None,
-        *,
-        features: Float32[Array, "B L F"] | None = None,
-        alignment: Alignment = "any",
-        dropout_key: Array | None = None,
-    ) -> tuple[Hidden[ModelState], Stream]:
-        """`hidden`, and the stream before the last block."""
         tokens = check_tokens(tokens, self.config.vocab_size, valid)
         state = self.started(state, len(tokens))
         reset, valid = filled_flags(tokens.shape, reset, valid)
@@ -180,7 +165,7 @@ class MemGPT(Model[ModelState]):
         positions = document_positions(state.position, reset)
         check_context(self.config, positions, valid)
         x = jnp.where(padding_leads(valid)[:, None, None], jnp.nan, x.astype(self.config.dtype))
-        return self._run(x, state, positions, reset, valid, alignment=alignment, dropout_key=dropout_key)[0]
+        return self._run(x, state, positions, reset, valid, alignment=alignment, dropout_key=dropout_key)
 
     def _run(
         self,
@@ -192,8 +177,8 @@ class MemGPT(Model[ModelState]):
         *,
         alignment: Alignment,
         dropout_key: Array | None,
-    ) -> tuple[Hidden[ModelState], Stream]:
-        """`run` with checked arguments, and the stream before the last block."""
+    ) -> Hidden[ModelState]:
+        """`run` with checked arguments."""
         found = run_blocks(
             self.blocks,
             x,
@@ -207,7 +192,7 @@ class MemGPT(Model[ModelState]):
         after = jnp.take_along_axis(positions, jnp.maximum(last, 0), axis=1)[:, 0] + 1
         position = jnp.where(last[:, 0] >= 0, after, state.position)
         state = state._replace(layers=found.layers, position=position)
-        return Hidden(self.finished(found.stream), state, found.gates), found.last_input
+        return Hidden(self.finished(found.stream), state, found.gates, found.last_input)
 
     def finished(self, x: Stream) -> Stream:
         """The last hidden states of the stream after the last block: normalised, times `logit_scale`."""
@@ -225,7 +210,7 @@ class MemGPT(Model[ModelState]):
         **options: Any,
     ) -> tuple[Float32[Array, "B V"], ModelState]:
         """Logits after the last valid token of each row, and the state after the call; arguments as in `__call__`."""
-        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
+        x, state, *_ = self.hidden(tokens, state, reset, valid, **options)
         tokens_read = (
             jnp.full(x.shape[0], x.shape[1], jnp.int32) if valid is None else jnp.sum(valid, axis=1, dtype=jnp.int32)
         )
@@ -322,7 +307,7 @@ class MemGPT(Model[ModelState]):
             ValueError: as in `__call__`, or targets are not vocabulary ids in the shape of the tokens.
         """
         targets = check_targets(targets, tokens, {"tokens": self.config.vocab_size})
-        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
+        x, state, *_ = self.hidden(tokens, state, reset, valid, **options)
         return self.score_hidden(x, targets), state
 
     def score_hidden(self, x: Stream, targets: Targets) -> dict[str, Scores]:

@@ -41,7 +41,7 @@ class Encoder(Model[EncoderState]):
     memory, which is read and written segment by segment as in `MemGPT`. Positions count from the start of the call.
 
         state = encoder.init_state(batch_size)
-        hidden, state, _ = encoder.hidden(tokens, state)
+        hidden, state, *_ = encoder.hidden(tokens, state)
     """
 
     decayed: ClassVar[tuple[str, ...]] = ("embedding", "position_embedding", "relative_embedding", "type_embedding")
@@ -207,7 +207,7 @@ class Encoder(Model[EncoderState]):
         """Logits [B, L, V] of the head `masked`, and the state after the call."""
         if "masked" not in self.config.heads:
             raise ValueError(f"this encoder has no 'masked' head (heads={self.config.heads})")
-        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
+        x, state, *_ = self.hidden(tokens, state, reset, valid, **options)
         outputs, state = self._read_heads(x, ("masked",), state, reset, valid)
         return self.heads["masked"].logits(outputs["masked"], self._embedding()), state
 
@@ -237,7 +237,7 @@ class Encoder(Model[EncoderState]):
         classes = {name: head.num_classes for name, head in self.heads.items() if head.num_classes}
         rows = [name for name, head in self.heads.items() if head.labels_rows]
         targets = check_targets(targets, tokens, classes, rows)
-        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
+        x, state, *_ = self.hidden(tokens, state, reset, valid, **options)
         outputs, state = self._read_heads(x, targets, state, reset, valid)
         return self._score_outputs(outputs, targets), state
 

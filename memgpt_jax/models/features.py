@@ -77,7 +77,7 @@ class Pictures(NamedTuple):
     """The whole pictures in a call, P in a row at most."""
 
     patches: Int32[Array, "B P*N"]
-    """The token of each patch, picture by picture; any tokens in the place of pictures that there are not."""
+    """The token of each patch, picture by picture; any tokens in place of pictures that there are not."""
     place: Int32[Array, "B L"]
     """The place of each token in `patches`; -1 if it is no patch of a whole picture."""
 

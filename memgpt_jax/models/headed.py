@@ -149,7 +149,7 @@ class Headed(Model[HeadedState]):
         self, state: HeadedState, arrays: dict[str, Array], dropout_key: Array | None, alignment: Alignment
     ) -> tuple[Float[Array, "B L C"], HeadedState]:
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        stream, state, _ = self.hidden(**arrays, state=state, dropout_key=keys[0], alignment=alignment)
+        stream, state, *_ = self.hidden(**arrays, state=state, dropout_key=keys[0], alignment=alignment)
         reset, valid = arrays.get("reset"), arrays.get("valid")
         embedding = {"embedding": self._embedding()} if self.head.reads_embedding else {}
         names = self.config.head.inputs + self.config.head.token_inputs

@@ -259,7 +259,7 @@ def _unchanged(h: Stream) -> Stream:
 
 
 class NoMemoryLayer(nnx.Module):
-    """The identity, in the place of a `MemoryLayer` in layers without a memory."""
+    """The identity, in place of a `MemoryLayer` in layers without a memory."""
 
     def init_state(self, batch_size: int) -> tuple[()]:
         """The empty state."""

@@ -22,7 +22,7 @@ from memgpt_jax.shapes import Array, Flags, Float32, Targets, Tokens
 
 Params = dict[str, Any]
 """Parameters: nested dictionaries of float32 arrays."""
-Model = MemGPT | Encoder | EncoderDecoder | XLNet | Headed
+AnyModel = MemGPT | Encoder | EncoderDecoder | XLNet | Headed
 State = TypeVar("State", ModelState, EncoderState, Seq2SeqState, HeadedState)
 
 
@@ -30,7 +30,7 @@ def _headed(config: HeadedConfig, *, rngs: nnx.Rngs) -> Headed:
     return Headed(config, MODELS[type(config.backbone)](config.backbone, rngs=rngs), rngs=rngs)
 
 
-MODELS: dict[type, Callable[..., Model]] = {
+MODELS: dict[type, Callable[..., AnyModel]] = {
     ModelConfig: MemGPT,
     EncoderConfig: Encoder,
     Seq2SeqConfig: EncoderDecoder,
@@ -41,10 +41,10 @@ MODELS: dict[type, Callable[..., Model]] = {
 
 
 @functools.lru_cache(maxsize=64)
-def abstract_model(config: BaseModelConfig) -> Model:
+def abstract_model(config: BaseModelConfig) -> AnyModel:
     """A model whose parameters are shapes without values. It is cached and shared: do not modify it."""
 
-    def make() -> Model:
+    def make() -> AnyModel:
         return MODELS[type(config)](config, rngs=nnx.Rngs(0))
 
     return nnx.eval_shape(make)

@@ -12,7 +12,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig
 from memgpt_jax.memory import resolved
-from memgpt_jax.models.model_functions import Model, Params, from_params, to_params
+from memgpt_jax.models.model_functions import AnyModel, Params, from_params, to_params
 from memgpt_jax.ops.quantized import FEW_ROWS, FloatMatrix, StoredMatrix, quantize_matrix
 from memgpt_jax.ops.trees import path_name
 from memgpt_jax.shapes import Array
@@ -27,10 +27,10 @@ EMBEDDING = "embedding"
 """Token embeddings; also the output if it is tied. They always get 8 bits."""
 
 
-AnyModel = TypeVar("AnyModel", bound=Model)
+SameModel = TypeVar("SameModel", bound=AnyModel)
 
 
-def quantize(model: AnyModel, bits: int | None = 8, *, state_bits: int | None = None) -> AnyModel:
+def quantize(model: SameModel, bits: int | None = 8, *, state_bits: int | None = None) -> SameModel:
     """A decoder whose large matrices are rounded to 8 bits with a scale per row, or to 4 with scales per 32 weights.
 
     >>> small = mg.quantize(mg.from_pretrained(NAME))

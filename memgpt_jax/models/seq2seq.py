@@ -73,7 +73,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
             raise ValueError(f"a source may have up to source_length={places} tokens, got {tokens.shape[1]}")
         _, valid = filled_flags(tokens.shape, reset, valid)
         options = {"embedding": self.decoder.embedding[...], "features": features, "dropout_key": dropout_key}
-        hidden, encoder, _ = self.encoder.hidden(tokens, state.encoder, reset, valid, **options)
+        hidden, encoder, *_ = self.encoder.hidden(tokens, state.encoder, reset, valid, **options)
         layers = tuple(
             layer._replace(source=block.cross_attention.read_source(hidden, valid))
             for block, layer in zip(self.decoder.blocks, state.decoder.layers, strict=True)

@@ -126,7 +126,7 @@ class XLNet(Model[EncoderState]):
     """XLNet: predicts tokens in any order from the tokens of lower rank, with a memory of earlier calls.
 
         state = model.init_state(batch_size)
-        hidden, state, _ = model.hidden(tokens, state)                         # encoder: each attends to all
+        hidden, state, *_ = model.hidden(tokens, state)                         # encoder: each attends to all
         scores, state = model.score(tokens, tokens, state, order=order)        # from tokens of lower rank
 
     The content stream starts from the embeddings. The query stream starts from one learned vector at every position, so
@@ -222,7 +222,7 @@ class XLNet(Model[EncoderState]):
         **options: Any,
     ) -> tuple[Float32[Array, "B L V"], EncoderState]:
         """Logits [B, L, V] of the token at each position, and the state after the call; options as in `hidden`."""
-        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
+        x, state, *_ = self.hidden(tokens, state, reset, valid, **options)
         embedding = self.embedding[...].astype(x.dtype)
         logits = matmul(x, embedding.T, preferred_element_type=jnp.float32)
         return logits + self.output_bias[...][None, None] if self.config.output_bias else logits, state
@@ -248,7 +248,7 @@ class XLNet(Model[EncoderState]):
             **options: as in `hidden`.
         """
         targets = check_targets(targets, tokens, {"tokens": self.config.vocab_size})
-        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
+        x, state, *_ = self.hidden(tokens, state, reset, valid, **options)
         return self.score_hidden(x, targets), state
 
     def score_hidden(self, x: Stream, targets: Targets) -> dict[str, Scores]:

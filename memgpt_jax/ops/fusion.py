@@ -50,4 +50,4 @@ def gated_modalities(
     al., "Gated Multimodal Units for Information Fusion" (2017), section 3.
     """
     gates = jax.nn.softmax(gate_logits.astype(jnp.float32), axis=-2)
-    return jnp.sum(gates.astype(vectors.dtype) * vectors, axis=-2), gates
+    return jnp.sum(gates * vectors.astype(jnp.float32), axis=-2).astype(vectors.dtype), gates

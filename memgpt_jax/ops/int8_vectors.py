@@ -22,7 +22,7 @@ MOST = 127
 EXPONENTS = (-126, 126)
 """Exponents whose powers of 2, and their inverses, are normal float32."""
 NOT_FINITE = 127
-"""Stands in the place of the exponent of a vector with a value that is not finite."""
+"""Stands in place of the exponent of a vector with a value that is not finite."""
 
 
 class Int8Vectors(NamedTuple):
@@ -62,7 +62,7 @@ def _straight_through(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Ar
 
 
 def as_floats(tree: Any, dtype: Any) -> Any:
-    """The tree with an array q 2^e of the type in the place of each `Int8Vectors`."""
+    """The tree with an array q 2^e of the type in place of each `Int8Vectors`."""
 
     def floats(leaf: Any) -> Any:
         if not isinstance(leaf, Int8Vectors):

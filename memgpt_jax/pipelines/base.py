@@ -19,7 +19,7 @@ from memgpt_jax.data.tokenizers.load import load_tokenizer, read_tokenizer
 from memgpt_jax.interop import from_pretrained
 from memgpt_jax.interop.adapters import read_adapters
 from memgpt_jax.models.heads.labels import LabelHeadConfig
-from memgpt_jax.models.model_functions import Model
+from memgpt_jax.models.model_functions import AnyModel
 
 CALL, ENCODER_CALL = 128, 512
 """Most tokens of a call of a decoder, and of a model whose tokens see later ones of the call, if neither a run nor the
@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
 
 
 def load(
-    model: str | Path | Model | tuple[BaseModelConfig, models.Params],
+    model: str | Path | AnyModel | tuple[BaseModelConfig, models.Params],
     tokenizer: Any = None,
     step: int | None = None,
     adapters: str | Path | None = None,
@@ -108,7 +108,7 @@ def _most_tokens(config: BaseModelConfig) -> int:
 def labelling(loaded: Loaded, *, of_words: bool) -> tuple[HeadedConfig, LabelHeadConfig, tuple[str, ...]]:
     """The configurations of a model and of its head, and the names of the outputs.
 
-    Raises `ValueError` if the model has no head for labels, or its head labels words instead of texts or reversely.
+    Raises `ValueError` if the model has no head for labels, or its head labels words instead of texts or vice versa.
     """
     config = instance_of(loaded.config, HeadedConfig, "model")
     head = instance_of(config.head, LabelHeadConfig, "model.head")

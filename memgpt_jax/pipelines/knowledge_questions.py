@@ -44,7 +44,7 @@ class KnowledgeQuestions:
         rows: int = 16,
     ):
         """Args: knowledge: facts, encoded (`mg.knowledge.encode`) or as texts, or the folder of saved ones. prompt: the
-        text in front of an answer, with "{source}" in the place of the question. rows: texts that are read at the same
+        text in front of an answer, with "{source}" in place of the question. rows: texts that are read at the same
         time.
 
         Raises `ValueError` if the model is not a decoder with a `kv` memory, or the facts do not fit it.

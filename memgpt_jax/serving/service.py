@@ -253,7 +253,7 @@ class Service:
         return entry
 
     async def call_pipeline(self, function: Callable[[], Any]) -> Any:
-        """Run a call of a pipeline in the thread of the pipelines, while the engine goes on.
+        """Run a call of a pipeline in the thread of the pipelines, while the engine continues.
 
         Raises `BusyError` if `queue_requests` calls wait.
         """

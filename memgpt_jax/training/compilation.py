@@ -55,10 +55,7 @@ def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax
     model, training = config.model, config.training
 
     def read(params, memory, batch):
-        alignment = model.alignment_of(
-            batch.inputs["tokens"].shape[1], padded="valid" in batch.inputs
-        )  # as in `batch_loss`
-        options = batch.inputs | {"state": memory, "alignment": alignment}
+        options = batch.inputs | {"state": memory, "alignment": model.alignment_of_inputs(batch.inputs)}
         return models.functional(model).diagnostics(params, **options), options
 
     def diagnostics(params, batches, memory):

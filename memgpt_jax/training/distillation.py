@@ -50,11 +50,11 @@ def outputs_of(distill: DistillConfig, model: Any, state: Any, options: dict[str
     if isinstance(model, Headed):
         logits, state = model(state=state, **options)
         return Outputs(logits, jnp.asarray, state)
-    hidden, last_input = model.hidden_with_input(state=state, **options)
+    hidden = model.hidden(state=state, **options)
     embedding, heads = split_vocabulary(model.output_embedding()), ()
     if distill.attention_weight:
         last = model.blocks[-1]
-        heads = last.attention.heads(last.attention_input(last_input))
+        heads = last.attention.heads(last.attention_input(hidden.last_input))
     return Outputs(hidden.stream, functools.partial(token_logits, embedding=embedding), hidden.state, heads)
 
 

@@ -30,7 +30,7 @@ from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
-from memgpt_jax.models.model_functions import Model
+from memgpt_jax.models.model_functions import AnyModel
 from memgpt_jax.models.quantization import stored_bits
 from memgpt_jax.ops.trees import named_leaves
 from memgpt_jax.training.loop import train as train_run
@@ -52,7 +52,7 @@ class Finetuned(NamedTuple):
 
 
 def finetune(
-    model: str | Path | Model,
+    model: str | Path | AnyModel,
     task: ExamplesConfig,
     *,
     workdir: str | Path,
@@ -88,9 +88,9 @@ def finetune(
         model: a folder or name as in `from_pretrained`, or a model, which is saved in `workdir/base`.
         task: the task, with the columns of its files.
         workdir: the folder of the run.
-        train: the training examples, in the place of `task.train`; lists are written to files in `workdir/data`.
-        valid: the validation examples, in the place of `task.valid`.
-        test: the test examples, in the place of `task.test`.
+        train: the training examples, in place of `task.train`; lists are written to files in `workdir/data`.
+        valid: the validation examples, in place of `task.valid`.
+        test: the test examples, in place of `task.test`.
         tokenizer: of a model that is not a folder or a name.
         head: the head; default: a linear `LabelHeadConfig`, pooled by the mean, or for tags not pooled, with
             `loss="binary"` for any number of labels; for numbers a linear `ScalarHeadConfig`, pooled by the mean; for
@@ -193,7 +193,7 @@ def finetune(
     return Finetuned(workdir, load_run(workdir).config, result["evaluation"])
 
 
-def _saved(model: Model, tokenizer: Tokenizer, workdir: Path) -> Path:
+def _saved(model: AnyModel, tokenizer: Tokenizer, workdir: Path) -> Path:
     """The folder `base` of the run with a model in memory. Raises `ValueError` if it holds another one."""
     base, params = workdir / "base", models.to_params(model)
     check(stored_bits(params) is None, "model is quantised and cannot be trained: train the model itself")

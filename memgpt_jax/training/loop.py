@@ -157,7 +157,7 @@ def _train(config: ExperimentConfig, workdir: Path, hooks: Hooks, extend: bool, 
 def with_evaluation(config: ExperimentConfig, resumed: Resumed, validation: Validation) -> Resumed:
     """The resumed run after the evaluation of its step, before which it may have been killed or stopped."""
     stops = validation(steps_done(resumed), resumed.state.params)
-    extended = resumed.config.training.steps != config.training.steps  # now: it goes on from where it was stopped
+    extended = resumed.config.training.steps != config.training.steps  # now: it continues from where it was stopped
     return resumed._replace(stopped=resumed.stopped or (stops and not extended))
 
 

@@ -149,7 +149,7 @@ def fault(metrics: StepMetrics, parameters: list[str]) -> str:
     """What was not finite in a skipped step, in words; `parameters` names the arrays of `finite_gradients`."""
     if not metrics.finite_loss:
         return "the loss is not finite"
-    if not metrics.finite_memory:
+    if not metrics.finite_model_state:
         return "the loss is finite, but the new memory holds NaN or infinity"
     if metrics.finite_gradients.all():
         return "every gradient is finite, but their global norm overflows"

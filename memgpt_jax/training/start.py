@@ -163,9 +163,9 @@ def check_outputs(
     Args:
         model: the model.
         data_config: the data.
-        name: of the model, for the message.
+        name: how the message names the model.
         remedy: the end of the message.
-        fields: of the head that must be as the data ask for.
+        fields: fields of the head that must equal `head_settings(data_config)`.
     """
     head = getattr(model, "head", None)
     for field, wanted in head_settings(data_config).items():

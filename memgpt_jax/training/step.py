@@ -35,8 +35,8 @@ class StepMetrics(NamedTuple):
     """Updates skipped since the last good one, this one included; int32. Positive: this update was skipped."""
     finite_loss: jax.Array
     """Whether this step's loss is finite."""
-    finite_memory: jax.Array
-    """Whether the model state after this step has no NaN."""
+    finite_model_state: jax.Array
+    """Whether the model state after this step has neither NaN nor +inf."""
     finite_gradients: jax.Array
     """[number of parameter arrays, in the order of `jax.tree.leaves`] Whether the gradient of each is finite."""
 
@@ -48,7 +48,7 @@ def train_step(
 
         loss = Σ losses · weights / Σ weights      over all heads and A batches
 
-    It is that of one batch of A·B rows, unless a loss compares the rows of a batch (`accumulate_steps`).
+    This equals the loss of one batch of A·B rows, unless a loss compares the rows of a batch (`accumulate_steps`).
 
     With teachers, the losses are those of `DistillConfig`.
 
@@ -69,18 +69,18 @@ def train_step(
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), config.optimizer.accumulate_steps)
 
     def accumulate(carry, inputs):
-        gradients, totals, memory = carry
+        gradients, totals, model_state = carry
         batch, key = inputs
-        start = memory if training.carry_state else fresh
-        new_gradients, (new_totals, memory) = batch_gradients(config, state.params, start, batch, key, loss_fn)
-        return (optax.tree.add(gradients, new_gradients), optax.tree.add(totals, new_totals), memory), None
+        start = model_state if training.carry_state else fresh
+        new_gradients, (new_totals, model_state) = batch_gradients(config, state.params, start, batch, key, loss_fn)
+        return (optax.tree.add(gradients, new_gradients), optax.tree.add(totals, new_totals), model_state), None
 
     if config.optimizer.private is None:
         zeros = optax.tree.zeros_like((state.params, state.totals))
-        (gradients, totals, memory), _ = scan_batches(accumulate, (*zeros, state.model_state), (batches, keys))
+        (gradients, totals, model_state), _ = scan_batches(accumulate, (*zeros, state.model_state), (batches, keys))
         gradients = optax.tree.scale(1 / jnp.where(totals.weight > 0, totals.weight, 1), gradients)
     else:
-        batch, memory = jax.tree.map(lambda array: array[0], batches), state.model_state
+        batch, model_state = jax.tree.map(lambda array: array[0], batches), state.model_state
         gradients, totals = private_gradients(config, state.params, batch, keys[0], partial(row_loss, config, loss_fn))
 
     norms = jnp.stack([jnp.linalg.norm(leaf) for leaf in jax.tree.leaves(gradients)])
@@ -88,21 +88,21 @@ def train_step(
     finite_loss = jnp.isfinite(totals.loss)
     accumulated, _, length = batches.inputs["tokens"].shape
     longest = max(stack.segment_length for stack in config.model.stacks.values())  # may have been pending
-    finite_memory = ~holds_overflow(memory, accumulated * length + longest)
-    good = finite_loss & finite_memory & jnp.isfinite(norm)
+    finite_model_state = ~has_nan_or_inf(model_state, accumulated * length + longest)
+    good = finite_loss & finite_model_state & jnp.isfinite(norm)
 
     def update():
         optimizer = make_optimizer(config.optimizer, training.steps, parameter_groups(config.model))
         with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with floats
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        return optax.apply_updates(state.params, updates), opt_state, memory, totals
+        return optax.apply_updates(state.params, updates), opt_state, model_state, totals
 
     def skip():
-        # Rows in which a document began must not continue with the memory of the document before.
+        # Rows in which a document began must not continue with the model state of the document before.
         kept_memory = where_rows(batches.inputs["reset"].any(axis=(0, 2)), fresh, state.model_state)
         return state.params, state.opt_state, kept_memory, optax.tree.zeros_like(totals)
 
-    params, opt_state, memory, totals = jax.lax.cond(good, update, skip)
+    params, opt_state, model_state, totals = jax.lax.cond(good, update, skip)
 
     every = config.evaluation.every
     logged = state.step % training.log_every == 0  # also after steps that are evaluated
@@ -117,14 +117,14 @@ def train_step(
         skipped=skipped,
         skipped_in_a_row=skipped_in_a_row,
         finite_loss=finite_loss,
-        finite_memory=finite_memory,
+        finite_model_state=finite_model_state,
         finite_gradients=jnp.isfinite(norms),
     )
     new_state = TrainState(
         step=state.step + 1,
         params=params,
         opt_state=opt_state,
-        model_state=memory if training.carry_state else state.model_state,
+        model_state=model_state if training.carry_state else state.model_state,
         key=state.key,
         totals=totals,
         skipped=skipped,
@@ -133,7 +133,7 @@ def train_step(
     return new_state, metrics
 
 
-def holds_overflow(memory: Any, tokens: int) -> jax.Array:
+def has_nan_or_inf(memory: Any, tokens: int) -> jax.Array:
     """Whether a state holds NaN or +inf, a bool, also in vectors of 8 bits. It may hold -inf, the log of a closed gate.
 
     Every step is checked, because a NaN that is found later cannot be undone. Of a large store, whose class has a
@@ -166,7 +166,7 @@ def train_steps(
 
 
 def scan_batches(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, batches: Any) -> tuple[Any, Any]:
-    """`jax.lax.scan` over batches, without a loop where there is one.
+    """`jax.lax.scan` over batches; a single batch is processed without a loop.
 
     The batch of an iteration is carried. Otherwise XLA fuses the choice of the batch into whatever reads it, and on CPU
     jaxlib 0.10.2 crashes in such fusions of many arrays.
@@ -251,7 +251,7 @@ def cross_entropy(model: Any, batch: data.Batch, state: Any, key: jax.Array) -> 
 def call_options(config: BaseModelConfig, batch: data.Batch, key: jax.Array | None) -> dict[str, Any]:
     """The arguments of a model's call for a batch, but its state; key: of dropout, None: no dropout."""
     # Rows start at a segment boundary and advance by L tokens per batch: if L is whole segments, they stay at one.
-    alignment = config.alignment_of(batch.inputs["tokens"].shape[1], padded="valid" in batch.inputs)
+    alignment = config.alignment_of_inputs(batch.inputs)
     return {"alignment": alignment, "dropout_key": key if config.has_dropout else None, **batch.inputs}
 
 

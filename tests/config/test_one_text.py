@@ -1,4 +1,4 @@
-"""One text in the place of a list of texts is one item or is refused; it is never read letter by letter."""
+"""One text in place of a list of texts is one item or is refused; it is never read letter by letter."""
 
 import pytest
 

@@ -235,7 +235,7 @@ def test_the_map_of_slots(opened, tmp_path):
 def live(browser, **answers):
     """The page with the selected token 5 of a server that is made up, and the changes of entries that it was asked for.
 
-    answers: by the last part of the path, in the place of those that are given here.
+    answers: by the last part of the path, in place of those that are given here.
     """
     edits, page = [], browser.new_page()
     entry = {"place": 3, "token": 5, "length": 1, "age": 1, "gate": 0.0004321}

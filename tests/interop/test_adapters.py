@@ -32,7 +32,7 @@ def save_base(folder, seed=0, **changes):
 
 
 def made_run(base, workdir, trainable=TRAINABLE):
-    """A run over a base, of which every trained parameter differs from its start, in the place of a training."""
+    """A run over a base, of which every trained parameter differs from its start, in place of a training."""
     memory = mg.KVMemoryConfig(memory_size=8, head_dim=8)
     backbone = mg.ModelConfig(memory=memory, fusion="gated_add", adapter_rank=2, segment_length=16)
     start = pretrained_start(

@@ -46,7 +46,7 @@ def shard(folder):
 @pytest.mark.parametrize("case", ["llama", "bert_masked", "gpt2", "t5", "xlnet"])
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_random_damage_raises_a_value_error(case, data, folders, unknown_keys):
+def test_random_damage_raises_no_other_error_than_a_value_error(case, data, folders, unknown_keys):
     """Bytes are replaced, removed or inserted: the model is read, or a `ValueError` is raised.
 
     A damaged key of config.json may be reported as unknown.

@@ -45,7 +45,7 @@ def outputs_of(model, case):
         merged = models.from_params(model.config, params)
         if isinstance(merged, models.Headed):
             return {"logits": merged(tokens, features=features)[0][:, -1]}
-        hidden, state, _ = merged.hidden(tokens, features=features)
+        hidden, state, *_ = merged.hidden(tokens, features=features)
         pooled, _ = merged.heads["pooler"](hidden, state.heads["pooler"])
         return {"last_hidden_state": hidden, "pooler_output": pooled[:, 0]}
 

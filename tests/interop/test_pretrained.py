@@ -37,7 +37,7 @@ def outputs_of(model, case):
     def encoded(params):
         merged, types = models.from_params(model.config, params), foreign.types_of(case, numbers).astype(np.int32)
         options = {"valid": jnp.asarray(foreign.valid_of(numbers)), "token_types": jnp.asarray(types)}
-        hidden, _, _ = merged.hidden(tokens, model.init_state(2), **options)
+        hidden, _, *_ = merged.hidden(tokens, model.init_state(2), **options)
         heads = model.config.heads
         found = {} if "masked" in heads else {"last_hidden_state": hidden}
         if "masked" in heads:

@@ -59,7 +59,7 @@ def test_sentence_embeddings_are_those_of_the_library(tmp_path):
         mean = (hidden * valid[..., None]).sum(1) / valid.sum(1, keepdims=True)
         return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
-    hidden, _, _ = model.hidden(jnp.asarray(tokens, jnp.int32), model.init_state(3), valid=jnp.asarray(valid))
+    hidden, _, *_ = model.hidden(jnp.asarray(tokens, jnp.int32), model.init_state(3), valid=jnp.asarray(valid))
     theirs = transformers.BertModel.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         expected = theirs(torch.from_numpy(tokens), attention_mask=torch.from_numpy(valid)).last_hidden_state.numpy()

@@ -19,7 +19,7 @@ from memgpt_jax.ops.int8_vectors import Int8Vectors, as_floats, round_vectors, r
 from memgpt_jax.ops.trees import named_leaves, tree_bytes
 from memgpt_jax.parallel import make_mesh, state_shardings
 from memgpt_jax.training.pretrained import pretrained_start
-from memgpt_jax.training.step import holds_overflow
+from memgpt_jax.training.step import has_nan_or_inf
 from tests.laws.models import build, built, random_params, stream_inputs, tiny
 
 MEMORY = mg.KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4, temperature=3.0)
@@ -170,7 +170,7 @@ def test_nan_in_a_state_is_found():
     state = mg.functional(config).init_state(2)
     layer = state.layers[0]
     window = layer.window._replace(values=round_vectors(jnp.full(layer.window.values.shape, jnp.nan)))
-    assert not holds_overflow(state, 8) and holds_overflow(state._replace(layers=(layer._replace(window=window),)), 8)
+    assert not has_nan_or_inf(state, 8) and has_nan_or_inf(state._replace(layers=(layer._replace(window=window),)), 8)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from memgpt_jax.training.loop import stack
 from memgpt_jax.training.metrics import fault, summary
 from memgpt_jax.training.optimizer import parameter_names
 from memgpt_jax.training.state import state_of
-from memgpt_jax.training.step import batch_gradients, holds_overflow, train_step
+from memgpt_jax.training.step import batch_gradients, has_nan_or_inf, train_step
 from tests.laws.models import random_params
 
 ROOT = Path(__file__).parents[2]
@@ -197,7 +197,7 @@ def test_of_a_large_store_the_new_entries_are_scanned():
         return models.functional(config).apply(params, jnp.ones((2, 40), jnp.int32))[1]
 
     state = state_after_40_tokens()  # its ring has wrapped
-    check = jax.jit(holds_overflow, static_argnums=1)
+    check = jax.jit(has_nan_or_inf, static_argnums=1)
     store = state.layers[0].stream.memory
     newest, oldest = (np.asarray(store.next) - 1) % 32, np.asarray(store.next) % 32
     for place, value, expected in ((newest, np.nan, True), (newest - 7, np.inf, True), (oldest, np.nan, False)):

@@ -261,7 +261,7 @@ def _part(
 
 def _read(name: str, config: ExamplesConfig, join: Callable[[list[Record]], Record] | None) -> Iterator[Record]:
     if config.form == "parallel":
-        check("*" in name, f"{name!r} must hold '*' in the place of the columns {', '.join(config.parallel_columns)}")
+        check("*" in name, f"{name!r} must hold '*' in place of the columns {', '.join(config.parallel_columns)}")
         paths = {column: expand(name.replace("*", column)) for column in config.parallel_columns}
         for path in paths.values():
             check(path.is_file(), f"there is no file {str(path)!r}")

@@ -43,7 +43,7 @@ Form = Literal[
 """`auto`: by the suffix .jsonl, .json (a list of objects, or an object of objects), .csv, .tsv or .parquet, perhaps
 with .gz. `label_first`: lines `LABEL text`, or `COARSE:FINE text` (TREC). `conll`: lines of a word and its columns; a
 blank line ends a record. `parallel`: text files whose lines with the same number belong together, one file for each
-column; the name of the files holds `*` in the place of the column, such as `train.*.gz` for train.en.gz and
+column; the name of the files holds `*` in place of the column, such as `train.*.gz` for train.en.gz and
 train.de.gz. `squad`: the JSON file of SQuAD, a record for each question. `sgd`: dialogues of the Schema-Guided Dialogue
 dataset, a .jsonl or .json file, a record for each dialogue; `sgd_confirmed`: a record for each value that the system
 confirms and that was said before; `sgd_triples`: dialogues, with the (slot, value) pairs that the user says as lines.

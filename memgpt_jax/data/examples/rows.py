@@ -38,7 +38,7 @@ def packed_rows(
         rows: batch rows B.
         length: tokens L of a row.
         head: name of the targets in the batch.
-        augmented: in the place of `row`, the arrays of a document by its index and a generator, which is determined by
+        augmented: in place of `row`, the arrays of a document by its index and a generator, which is determined by
             the seed, the epoch and the document; default: no random changes.
     """
     import grain

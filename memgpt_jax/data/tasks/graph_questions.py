@@ -44,7 +44,7 @@ class GraphQuestionsConfig(ExamplesConfig):
     """
 
     triples: str | None = None
-    """File of the triples, as `TriplesConfig.train`, or with `|` in the place of tabs. `~` and `$VARIABLES` are
+    """File of the triples, as `TriplesConfig.train`, or with `|` in place of tabs. `~` and `$VARIABLES` are
     expanded."""
     hops: int = 1
     """Triples n from the topic to an answer."""
@@ -106,7 +106,7 @@ class GraphQuestion(NamedTuple):
     where: str
     """File and line."""
     text: str
-    """The question, with `TOPIC` in the place of the topic."""
+    """The question, with `TOPIC` in place of the topic."""
     topic: str
     answers: tuple[str, ...]
 

@@ -64,7 +64,7 @@ class MediaExample(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What stands in the place of its text in lists of mistakes: its name."""
+        """What stands in place of its text in lists of mistakes: its name."""
         return self.where.rpartition("/")[2]
 
 

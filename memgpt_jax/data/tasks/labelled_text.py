@@ -36,8 +36,8 @@ class LabelledTextConfig(CutTextsConfig):
     """The labels, in the order of their numbers; default: those of the training split, sorted as strings. A label of
     another split that is not among them is refused."""
     ask_every: int | None = None
-    """Train on the label also after every so many tokens, so that the model learns to answer early. Default: only at
-    the last token."""
+    """Number of tokens between training targets of the label, so that the model learns to answer early. Default: one
+    target, at the last token."""
     clean: CleanConfig = field(default_factory=CleanConfig)
     """How texts are cleaned, in all splits, and by the pipelines of the run."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -98,7 +98,7 @@ class TextPairsConfig(ExamplesConfig, WrittenTextsConfig):
     Default: the model is a decoder. It reads sources of any length, which in training are cut so that the row holds
     the target."""
     prompt: str | None = None
-    """The text that is read before the target, with `{source}` in the place of the source. Spaces at its end are the
+    """The text that is read before the target, with `{source}` in place of the source. Spaces at its end are the
     beginning of the target. Default: `{source}`, and for decoders a line break after it."""
     start_token: bool = True
     """Decoders read the tokenizer's `start_id` before the prompt. False: the prompt, which must then hold a token,

@@ -30,7 +30,7 @@ class Found(NamedTuple):
 def scrub(
     text: str, kinds: Sequence[Personal] = PERSONAL, *, regions: Sequence[str] = REGIONS, names: Names | None = None
 ) -> Cleaned:
-    """The text with `[MAIL]`, `[PHONE]`, `[CARD]`, `[IBAN]` and `[NAME]` in the place of personal data.
+    """The text with `[MAIL]`, `[PHONE]`, `[CARD]`, `[IBAN]` and `[NAME]` in place of personal data.
 
     >>> scrub("Write to ada@example.org or call +44 20 7946 0958.").text
     'Write to [MAIL] or call [PHONE].'

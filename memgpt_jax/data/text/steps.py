@@ -154,7 +154,7 @@ SPACE = re.compile(r"\s+")
 
 
 def spaced(text: str) -> Cleaned:
-    """A text with a line break in the place of each run of whitespace that has one, else a space; none at both ends."""
+    """A text with a line break in place of each run of whitespace that has one, else a space; none at both ends."""
 
     def new(match: re.Match[str]) -> str:
         if match.start() == 0 or match.end() == len(text):

@@ -8,6 +8,8 @@ import numpy as np
 from memgpt_jax.config.extras import library
 from memgpt_jax.evaluation.metrics.intervals import bootstrap_interval
 
+CALIBRATION_BINS = 10
+
 
 class ClassMetrics(TypedDict):
     """Results on one class."""
@@ -58,7 +60,7 @@ def classification_metrics(
     )
 
 
-def _calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+def _calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    place = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     gaps = [abs(confidence[place == i].mean() - right[place == i].mean()) * np.mean(place == i) for i in set(place)]
     return float(sum(gaps))

@@ -8,14 +8,13 @@ RESAMPLES = 1000
 """Bootstrap resamples of a confidence interval."""
 
 
-def bootstrap_interval(metric: Callable[[np.ndarray], float], number: int, seed: int = 0) -> list[float]:
+def bootstrap_interval(metric: Callable[[np.ndarray], float], number: int) -> list[float]:
     """The 95% confidence interval of a metric of `number` documents, by resampling them with replacement.
 
     Args:
         metric: the metric of the documents with the given indices.
-        number: of documents.
-        seed: of the resampling.
+        number: number of documents.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     values = [metric(rng.integers(number, size=number)) for _ in range(RESAMPLES)]
     return [float(value) for value in np.quantile(values, [0.025, 0.975])]

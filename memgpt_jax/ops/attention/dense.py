@@ -13,7 +13,7 @@ from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 MASKED = -1e30  # in place of minus infinity: sums and differences of masked logits stay finite
 FEW_QUERIES = 16  # with fewer, as in decoding, transposing the keys costs more than multiplying them
-PARTS, FEWEST = (1, 2, 4, 8, 16), 64  # decoding reads all entries or one of these parts of them, at least so many
+PARTS, FEWEST = (1, 2, 4, 8, 16), 64  # decoding reads all entries or a 1/n of them, n in PARTS, but at least FEWEST
 FLOOR = -1e20  # the running maximum never goes below this, so a fully masked row has weights 0, not uniform ones
 
 

@@ -1,12 +1,18 @@
 """Compression of each group of vectors to one vector (Rae et al., "Compressive Transformers", 2020, section 3.2)."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 
 from memgpt_jax.shapes import Array, Float, Float32
 
+Kind = Literal["mean", "max", "conv"]
+
 
 def compress(
-    groups: Float[Array, "B N C H K"], kind: str, kernel: Float[Array, "C H K K"] | None = None
+    groups: Float[Array, "B N C H K"],
+    kind: Kind,
+    kernel: Float[Array, "C H K K"] | None = None,
 ) -> Float[Array, "B N H K"]:
     """One vector for each group of C vectors.
 
@@ -18,7 +24,9 @@ def compress(
         return jnp.mean(groups, axis=2)
     if kind == "max":
         return jnp.max(groups, axis=2)
-    return jnp.einsum("bnchk,chkq->bnhq", groups, kernel)
+    if kind == "conv":
+        return jnp.einsum("bnchk,chkq->bnhq", groups, kernel)
+    raise ValueError(f"kind must be 'mean', 'max' or 'conv', got {kind!r}")
 
 
 def select_most_used(groups: Float[Array, "B N C H K"], usage: Float32[Array, "B N C"]) -> Float[Array, "B N H K"]:

@@ -1,7 +1,7 @@
 """Fast weights: a matrix per head, written and read in chunks of tokens with matmuls only."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ class Chunk(NamedTuple):
     mix: Float32[Array, "C C"] | None  # weights with which each token reads u
 
 
-def unit_features(x: Float[Array, "... F"], kind: str, size: int) -> Float32[Array, "... M"]:
+def unit_features(x: Float[Array, "... F"], kind: Literal["none", "elu", "dpfp"], size: int) -> Float32[Array, "... M"]:
     """Features phi(x) of unit length, in float32: phi = p / |p|.
 
     - `none`: p = x

@@ -1,9 +1,9 @@
-"""Fewer entries in the place of many: the ones with the highest gates, or near duplicates merged."""
+"""Fewer entries in place of many: the ones with the highest gates, or near duplicates merged."""
 
 import jax
 import jax.numpy as jnp
 
-from memgpt_jax.ops.memory.writer import Entries, clean_entries, gather_entries
+from memgpt_jax.ops.memory.writer import Entries, clean_entries, gather_entries, places_of_highest
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 CANDIDATES = 512
@@ -20,8 +20,7 @@ def newest_entries(entries: Entries, num: int) -> Entries:
 def highest_gates(entries: Entries, num: int) -> Entries:
     """The `num` valid entries with the highest gates (of equal ones, the newer), in order of time."""
     score = jnp.where(entries.valid, entries.log_gate, -jnp.inf)
-    newest_first = jax.lax.top_k(jnp.flip(score, axis=1), num)[1]
-    return gather_entries(entries, jnp.sort(score.shape[1] - 1 - newest_first, axis=1))
+    return gather_entries(entries, places_of_highest(score, num))
 
 
 def merge_entries(entries: Entries, num: int) -> Entries:

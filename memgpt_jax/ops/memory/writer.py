@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memgpt_jax.config.memory import Evict
 from memgpt_jax.ops.attention.dense import attention_weights, masked_bias
 from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes
 from memgpt_jax.ops.trees import where_rows
@@ -118,7 +119,7 @@ def pool_entries(entries: Entries, queries: Float[Array, "N G K"]) -> Entries:
     )
 
 
-def places_to_keep(memory: Entries, new: Entries, evict: str) -> Int32[Array, "B M"]:
+def places_to_keep(memory: Entries, new: Entries, evict: Evict) -> Int32[Array, "B M"]:
     """Which M of the M + N entries of [memory, new] stay, as increasing places among them.
 
     The invalid entries of `new` come before its valid ones and take no place. Those of `memory` come first, too, except
@@ -127,7 +128,7 @@ def places_to_keep(memory: Entries, new: Entries, evict: str) -> Int32[Array, "B
     - `lowest_gate`: the M with the highest gates stay, invalid ones last; the newer of two equal ones stays.
     - `least_read`: new entries stay; of the old ones those with the highest read mass per segment of age.
     """
-    size, num_new = memory.valid.shape[1], new.valid.shape[1]
+    size = memory.valid.shape[1]
     if evict == "oldest":
         place = jnp.arange(size, dtype=jnp.int32)[None, :] + jnp.sum(new.valid, axis=1, dtype=jnp.int32)[:, None]
         skipped = jnp.sum(~new.valid, axis=1, dtype=jnp.int32)[:, None]
@@ -141,11 +142,16 @@ def places_to_keep(memory: Entries, new: Entries, evict: str) -> Int32[Array, "B
     else:
         raise ValueError(f"evict must be 'oldest', 'lowest_gate' or 'least_read', got {evict!r}")
     score = jnp.where(jnp.concatenate([memory.valid, new.valid], axis=1), score, -jnp.inf)
-    newest_first = jax.lax.top_k(jnp.flip(score, axis=1), size)[1]
-    return jnp.sort(size + num_new - 1 - newest_first, axis=1)
+    return places_of_highest(score, size)
 
 
-def append_entries(memory: Entries, new: Entries, evict: str, places: Int32[Array, "B M"] | None = None) -> Entries:
+def places_of_highest(score: Float32[Array, "B E"], num: int) -> Int32[Array, "B N"]:
+    """The places of the `num` highest scores of each row (of equal ones, the later), in increasing order."""
+    last_first = jax.lax.top_k(jnp.flip(score, axis=1), num)[1]
+    return jnp.sort(score.shape[1] - 1 - last_first, axis=1)
+
+
+def append_entries(memory: Entries, new: Entries, evict: Evict, places: Int32[Array, "B M"] | None = None) -> Entries:
     """The memory after a segment: M of the M + N entries stay, in order of time, and all grow one segment older.
 
     With `least_read`, the read mass of entries older than READ_HORIZON segments loses 1 / READ_HORIZON in each segment.

@@ -18,7 +18,7 @@ the text of each picture or sound, whose path is given as the text; a model of q
 answer; a model of a knowledge graph completes each ENTITY<tab>RELATION. A run on a task such as recall, bAbI or shapes
 answers rows of its held-out set.
 With --output, each prediction is written as soon as it is made, with the number of its line and a checksum of the
-parameters (`model`); started again with the same run, the command goes on after the last line of the output. A line
+parameters (`model`); started again with the same run, the command continues after the last line of the output. A line
 that cannot be used is reported by its number, and skipped.
 """
 

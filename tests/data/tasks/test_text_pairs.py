@@ -65,7 +65,7 @@ def test_bad_parallel_files_are_refused(tmp_path, change, message):
     options = {"form": "parallel", "source_column": "en", "target_column": "de"}
     with pytest.raises(ValueError, match=message):
         pairs(TextPairsConfig(train=str(tmp_path / "train.*"), **options), "train")
-    with pytest.raises(ValueError, match=r"must hold '\*' in the place of the columns en, de"):
+    with pytest.raises(ValueError, match=r"must hold '\*' in place of the columns en, de"):
         pairs(TextPairsConfig(train=str(tmp_path / "train"), **options), "train")
 
 

@@ -1,4 +1,4 @@
-"""Fewer entries in the place of many."""
+"""Fewer entries in place of many."""
 
 import jax
 import jax.numpy as jnp
