@@ -165,6 +165,8 @@ class TaskConfig:
 
     carries: ClassVar[bool] = False
     """Whether rows continue in the next batch, so that training must carry the state."""
+    pipeline: ClassVar[str | None] = None
+    """The pipeline of a run; None: that of the model's head, else `text-generation`."""
 
     def __post_init__(self) -> None:
         check_types(self)

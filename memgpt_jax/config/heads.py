@@ -24,6 +24,8 @@ class HeadConfig:
     """Over a `HeadedConfig`: further inputs of the model's call that the head reads, and the backbone does not."""
     token_inputs: ClassVar[tuple[str, ...]] = ()
     """Over a `HeadedConfig`: inputs of the model's call [B, L] that the head reads; the backbone may read them, too."""
+    pipeline: ClassVar[str | None] = None
+    """Over a `HeadedConfig`: the pipeline of a run whose task names none; None: there is none."""
 
     def __post_init__(self) -> None:
         check_types(self)

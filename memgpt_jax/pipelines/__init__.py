@@ -9,20 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
-from memgpt_jax.data.tasks.captions import CaptionsConfig
-from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
-from memgpt_jax.data.tasks.pictures import PicturesConfig
-from memgpt_jax.data.tasks.sounds import SoundsConfig
-from memgpt_jax.data.tasks.speech_synthesis import SpeechSynthesisConfig
-from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
-from memgpt_jax.data.tasks.transcripts import TranscriptsConfig
+from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.triples import TriplesConfig
-from memgpt_jax.models.heads.links import LinkHeadConfig
-from memgpt_jax.models.heads.scalars import ScalarHeadConfig
-from memgpt_jax.models.heads.spans import SpanHeadConfig
-from memgpt_jax.models.heads.vectors import VectorHeadConfig
-from memgpt_jax.models.heads.walks import WalkHeadConfig
 from memgpt_jax.pipelines.base import Loaded, load
 from memgpt_jax.pipelines.document_questions import DocumentQuestions, Reading
 from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
@@ -126,36 +114,18 @@ def _pipeline(task: str, loaded: Loaded, options: dict[str, Any]) -> Any:
 
 
 def _task_of(loaded: Loaded) -> str:
+    """The pipeline of the run's task, else of its head, else of a decoder. Raises `ValueError` if there is none."""
     config = loaded.config
-    if isinstance(loaded.data, SpeechSynthesisConfig):
-        return "text-to-speech"
-    if isinstance(loaded.data, PicturesConfig):
-        return "image-classification"
-    if isinstance(loaded.data, SoundsConfig):
-        return "audio-classification"
-    if isinstance(loaded.data, TranscriptsConfig):
-        return "automatic-speech-recognition"
+    found = getattr(loaded.data, "pipeline", None)
     if isinstance(config, HeadedConfig):
-        if isinstance(config.head, ScalarHeadConfig):
-            return "text-regression"
-        if isinstance(config.head, SpanHeadConfig):
-            return "question-answering"
-        if isinstance(config.head, VectorHeadConfig):
-            return "feature-extraction"
-        if isinstance(config.head, LinkHeadConfig):
-            return "link-prediction"
-        if isinstance(config.head, WalkHeadConfig):
-            return "graph-questions"
-        tags = isinstance(config.head, StreamHeadConfig) and config.head.pool == "none"
-        return "token-classification" if tags else "text-classification"
-    if isinstance(loaded.data, TextPairsConfig):
-        return loaded.data.pipeline
-    if isinstance(loaded.data, DocumentQuestionsConfig):
-        return "document-questions"
-    if isinstance(loaded.data, CaptionsConfig):
-        return "image-to-text"
-    check(config.causal, f"there is no pipeline for a {type(config).__name__}: give a name of {', '.join(PIPELINES)}")
-    return "text-generation"
+        found = found or config.head.pipeline
+        check(found is not None, f"there is no pipeline for a {type(config.head).__name__}: call the model itself")
+        return found
+    check(
+        found is not None or config.causal,
+        f"there is no pipeline for a {type(config).__name__}: give a name of {', '.join(PIPELINES)}",
+    )
+    return found or "text-generation"
 
 
 __all__ = [

@@ -1,6 +1,7 @@
 """Pictures with a caption, which a model writes."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from memgpt_jax.data.tasks.media_texts import MediaTextsConfig, MediaTextsTask
 @dataclass(frozen=True, kw_only=True)
 class CaptionsConfig(PictureFilesConfig, MediaTextsConfig):
     """Write the caption of a picture, whose patches the encoder of an encoder-decoder reads."""
+
+    pipeline: ClassVar[str | None] = "image-to-text"
 
     @property
     def features_config(self) -> PatchesConfig:

@@ -43,6 +43,8 @@ class DocumentQuestionsConfig(ExamplesConfig):
     document is read once, and each question is a fork of the state after it.
     """
 
+    pipeline: ClassVar[str | None] = "document-questions"
+
     carries: ClassVar[bool] = True
 
     context: Literal["document", "given"] = "document"

@@ -1,6 +1,7 @@
 """Pictures with a label: what do they show?"""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from memgpt_jax.data.tasks.labelled_media import FeatureLabelsConfig, LabelledMe
 @dataclass(frozen=True, kw_only=True)
 class PicturesConfig(PictureFilesConfig, LabelledMediaConfig):
     """Predict the label of a picture. A row holds one picture, whose tokens are its patches, row by row."""
+
+    pipeline: ClassVar[str | None] = "image-classification"
 
     class_token: bool = False
     """Whether the patches follow a token of id 1 without features, as in ViT; the model then needs vocab_size=2."""

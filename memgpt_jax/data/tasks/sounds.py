@@ -1,6 +1,7 @@
 """Sounds with a label: which word is spoken, and whatever else people sort sounds by."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ class SoundsConfig(SoundFilesConfig, LabelledMediaConfig):
 
     The frames of all sounds are held in memory, 400 num_mels bytes a second.
     """
+
+    pipeline: ClassVar[str | None] = "audio-classification"
 
     @property
     def objective(self) -> ObjectiveConfig:  # pyright: ignore[reportIncompatibleVariableOverride]

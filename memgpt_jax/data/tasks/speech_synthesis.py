@@ -35,6 +35,8 @@ class SpeechSynthesisConfig(TranscriptsConfig):
     frames of the next token are predicted, and after the last one the end.
     """
 
+    pipeline: ClassVar[str | None] = "text-to-speech"
+
     speakers: tuple[str, ...] = ()
     """The speakers, in the order of their ids; default: those of the training split, sorted."""
     align: bool = False

@@ -104,7 +104,9 @@ class TextPairsConfig(ExamplesConfig, WrittenTextsConfig):
     """Decoders read the tokenizer's `start_id` before the prompt. False: the prompt, which must then hold a token,
     comes first, for pretrained models whose tokenizer adds no token before a text, such as SmolLM2. An encoder-decoder
     always reads `start_id`."""
-    pipeline: Literal["summarization", "translation", "text2text-generation"] = "text2text-generation"
+    pipeline: Literal[  # pyright: ignore[reportIncompatibleVariableOverride]
+        "summarization", "translation", "text2text-generation"
+    ] = "text2text-generation"
     """The pipeline of a run."""
 
     @property

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class TranscriptsConfig(SoundFilesConfig, MediaTextsConfig):
     begins one string; the others are drawn, in training anew in every epoch. The samples of all files are held in
     memory, 4 bytes each.
     """
+
+    pipeline: ClassVar[str | None] = "automatic-speech-recognition"
 
     source_length: int = 256
     """Tokens of 20 ms of a sound that the encoder reads. A longer file is refused; a string has as many files as fit

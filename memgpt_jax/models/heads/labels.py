@@ -40,6 +40,11 @@ class LabelHeadConfig(StreamHeadConfig):
     """Alpha of mixup, which mixes the pooled vectors of two texts of a training batch, and their targets, with the
     weights w and 1 - w, w ~ Beta(alpha, alpha); 0: no mixing. Needs a pool."""
 
+    @property
+    def pipeline(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Tags without a pool, else classes."""
+        return "token-classification" if self.pool == "none" else "text-classification"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check(

@@ -29,6 +29,7 @@ class LinkHeadConfig(StreamHeadConfig):
     """
 
     target: ClassVar[str] = "links"
+    pipeline: ClassVar[str | None] = "link-prediction"
 
     pool: PoolName = "none"
     """`none`: each token has scores of its own."""

@@ -29,6 +29,7 @@ class ScalarHeadConfig(StreamHeadConfig):
     """
 
     target: ClassVar[str] = "numbers"
+    pipeline: ClassVar[str | None] = "text-regression"
 
     num_outputs: int = 1
     """Number of outputs C: always 1."""

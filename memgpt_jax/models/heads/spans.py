@@ -23,6 +23,7 @@ class SpanHeadConfig(StreamHeadConfig):
     """Two logits at each token: the answer starts here, and it ends here (Devlin et al., "BERT" (2019), 4.2)."""
 
     target: ClassVar[str] = "spans"
+    pipeline: ClassVar[str | None] = "question-answering"
 
     output_names: tuple[str, ...] = ("start", "end")
     """Names of the two logits."""

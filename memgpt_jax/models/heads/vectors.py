@@ -24,6 +24,7 @@ class VectorHeadConfig(StreamHeadConfig):
     """
 
     target: ClassVar[str] = "pairs"
+    pipeline: ClassVar[str | None] = "feature-extraction"
 
     num_outputs: int | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Width of the vectors; default: that of x."""

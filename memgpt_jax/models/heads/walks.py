@@ -29,6 +29,7 @@ class WalkHeadConfig(StreamHeadConfig):
     """
 
     target: ClassVar[str] = "entities"
+    pipeline: ClassVar[str | None] = "graph-questions"
     inputs: ClassVar[tuple[str, ...]] = ("triples",)
 
     hops: int = 1
