@@ -120,7 +120,6 @@ def _task_of(loaded: Loaded) -> str:
     if isinstance(config, HeadedConfig):
         found = found or config.head.pipeline
         check(found is not None, f"there is no pipeline for a {type(config.head).__name__}: call the model itself")
-        return found
     check(
         found is not None or config.causal,
         f"there is no pipeline for a {type(config).__name__}: give a name of {', '.join(PIPELINES)}",
