@@ -70,6 +70,11 @@ class AnswerText:
         return self._release(min(positions) if positions else len(self._held) - self._may_become_stop())
 
     @property
+    def length(self) -> int:
+        """Characters of the text, with those that are held back."""
+        return len(self.text) + len(self._held)
+
+    @property
     def holds(self) -> bool:
         """Whether text is held back."""
         return bool(self._held)

@@ -1,7 +1,6 @@
 """`/v1/completions` and `/v1/chat/completions`."""
 
 import asyncio
-import itertools
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -11,12 +10,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from memgpt_jax.data import Tokenizer
+from memgpt_jax.generation.text import AnswerText
 from memgpt_jax.serving.chat import Message
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.idempotency import idempotent
-from memgpt_jax.serving.prompt_scores import PromptToken
 from memgpt_jax.serving.protocol import ChatCompletion, Completion, Generation
-from memgpt_jax.serving.requests import Finished, Read, Token
+from memgpt_jax.serving.requests import Finished, PromptToken, Read, Token
 from memgpt_jax.serving.runs import Choice, Run
 from memgpt_jax.serving.service import Service
 from memgpt_jax.serving.sse import PING, frame, streamed
@@ -222,13 +221,10 @@ class _Completions(_Form):
         self.wants, self.echo, self.prompts = body.logprobs, body.echo, prompts
 
     def choice(self, choice: Choice, run: Run) -> dict[str, Any]:
-        prompt, text = run.prompts[choice.prompt], choice.text
-        tokens: list[Token | PromptToken] = [*choice.tokens]
-        if self.echo:
-            text = self.prompts[choice.prompt] + text
-            tokens = [*prompt.scores, *tokens]
-        logprobs = None if self.wants is None else token_logprobs(self.service.tokenizer, tokens, self.wants, 0)
-        return {"text": text, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+        scores = run.prompts[choice.prompt].scores if self.echo else []
+        before = self.prompts[choice.prompt] if self.echo else ""
+        logprobs = None if self.wants is None else self._logprobs([*scores, *choice.tokens], len(before))
+        return {"text": before + choice.text, "logprobs": logprobs, "finish_reason": choice.finish_reason}
 
     def first(self, choice: Choice) -> list[dict[str, Any]]:
         return [self.text(self.prompts[choice.prompt])] if self.echo and self.wants is None else []
@@ -236,8 +232,7 @@ class _Completions(_Form):
     def read(self, choice: Choice, read: Read) -> list[dict[str, Any]]:
         if not self.echo or self.wants is None:
             return []
-        found = token_logprobs(self.service.tokenizer, read.scores, self.wants, 0)
-        return [self.text(self.prompts[choice.prompt]) | {"logprobs": found}]
+        return [self.text(self.prompts[choice.prompt]) | {"logprobs": self._logprobs(read.scores, 0)}]
 
     def text(self, text: str) -> dict[str, Any]:
         return {"text": text}
@@ -245,9 +240,31 @@ class _Completions(_Form):
     def delta(self, token: Token, choice: Choice) -> dict[str, Any] | None:
         if self.wants is None:
             return self.text(token.text) if token.text else None
-        offset = len(choice.text) - len(token.text) + (len(self.prompts[choice.prompt]) if self.echo else 0)
-        found = token_logprobs(self.service.tokenizer, [token], self.wants, offset)
-        return self.text(token.text) | {"logprobs": found}
+        before = len(self.prompts[choice.prompt]) if self.echo else 0
+        return self.text(token.text) | {"logprobs": self._logprobs([token], before)}
+
+    def _logprobs(self, tokens: Sequence[Token | PromptToken], before: int) -> dict[str, list[Any]]:
+        """The log-probabilities of tokens, as completions have them. `before`: characters before the answer.
+
+        The offset of a token is the place in the text of the character that it begins or continues.
+        """
+        tokenizer, prompt = self.service.tokenizer, AnswerText(self.service.tokenizer, [])
+        offsets: list[int] = []
+        top: list[dict[str, float] | None] = []
+        for token in tokens:
+            if isinstance(token, Token):
+                offsets.append(before + token.offset)
+            else:
+                offsets.append(prompt.length)
+                prompt.push(token.id)
+            found: dict[str, float] = {}
+            for id, value in token.alternatives[: self.wants]:
+                found.setdefault(tokenizer.decode([id]), value)
+            if token.logprob is not None and self.wants:
+                found.setdefault(tokenizer.decode([token.id]), token.logprob)
+            top.append(found if token.logprob is not None else None)
+        texts, values = [tokenizer.decode([token.id]) for token in tokens], [token.logprob for token in tokens]
+        return {"tokens": texts, "token_logprobs": values, "top_logprobs": top, "text_offset": offsets}
 
 
 class _Chat(_Form):
@@ -289,21 +306,3 @@ def with_alternatives(tokenizer: Tokenizer, token: Token) -> dict[str, Any]:
         }
 
     return one(token.id, token.logprob) | {"top_logprobs": [one(*pair) for pair in token.alternatives]}
-
-
-def token_logprobs(
-    tokenizer: Tokenizer, tokens: Sequence[Token | PromptToken], alternatives: int, offset: int
-) -> dict[str, list[Any]]:
-    """The log-probabilities of tokens, as completions have them. `offset`: of the first token in the text."""
-    texts = [tokenizer.decode([token.id]) for token in tokens]
-    offsets = [offset + length for length in itertools.accumulate(map(len, texts[:-1]), initial=0)] if texts else []
-    top: list[dict[str, float] | None] = []
-    for token, text in zip(tokens, texts, strict=True):
-        found: dict[str, float] = {}
-        for id, value in token.alternatives[:alternatives]:
-            found.setdefault(tokenizer.decode([id]), value)
-        if token.logprob is not None and alternatives:
-            found.setdefault(text, token.logprob)
-        top.append(found if token.logprob is not None else None)
-    values = [token.logprob for token in tokens]
-    return {"tokens": texts, "token_logprobs": values, "top_logprobs": top, "text_offset": offsets}

@@ -24,7 +24,7 @@ from memgpt_jax.generation.sampling import NOT_FINITE, can_be_chosen_from
 from memgpt_jax.generation.text import AnswerText, ids_of_text
 from memgpt_jax.models import ModelState, Params
 from memgpt_jax.serving.prefixes import Prefixes
-from memgpt_jax.serving.prompt_scores import PromptToken, score_pieces
+from memgpt_jax.serving.prompt_scores import score_pieces
 from memgpt_jax.serving.requests import Answer, BusyError, CancelledError, FailedError, Finished, Read, Request, Token
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import EngineSettings
@@ -267,14 +267,13 @@ class Engine:
         tokens = [*document.unread, *ids]
         state = self.placed(document.state)
         if request.score_prompt:
-            scores = [PromptToken(ids[0], None, [])] if ids and not document.unread else []
             number = request.options.alternatives
-            found, state = yield from score_pieces(self.config, self.params, tokens, state, number)
-            scores += found
+            scores, state = yield from score_pieces(self.config, self.params, tokens, state, number)
+            scores = scores[len(document.unread) :]
         else:
             start, state = self._known_prefix(request, state)
             cached = max(0, start - len(document.unread))
-            for end in self._ends(request):
+            for end in request.ends:
                 if end > start:
                     state = yield from self._pieces(tokens[start:end], state)
                     start = end
@@ -291,19 +290,12 @@ class Engine:
             text.unfinished = list(before.unfinished)
             self._read.append(Answer(request, number, before, text))
 
-    def _ends(self, request: Request) -> list[int]:
-        """The numbers of tokens, with the unread one before the prompt, at which the parts of a prompt end; the last
-        token of all is not read."""
-        parts = request.parts if request.is_new else [request.ids]  # states are kept of new documents alone
-        ends = np.cumsum([len(request.document.unread), *map(len, parts)]).tolist()[1:]
-        return [end for end in ends[:-1] if end > 0] + [ends[-1] - 1] if ends else []
-
     def _known_prefix(self, request: Request, state: ModelState) -> tuple[int, ModelState]:
         """The number of tokens whose state is known, and that state; 0 and the given state if there are none."""
         if not request.is_new:
             return 0, state
         tokens = [*request.document.unread, *request.ids]
-        found = self.prefixes.longest(request.owner, tokens, self._ends(request)[:-1])
+        found = self.prefixes.longest(request.owner, tokens, request.ends[:-1])
         return (0, state) if found is None else (found[0], self.placed(found[1]))
 
     def _pieces(self, tokens: list[int], state: ModelState) -> Generator[None, None, ModelState]:
@@ -391,8 +383,9 @@ class Engine:
         """Append a token to an answer, and end it if it is the last."""
         request, is_stop = answer.request, token in answer.request.stop_ids
         answer.ids.append(token)
+        offset = answer.text.length
         text = answer.text.push(token)
-        request.deliver(Token(answer.number, token, text, logprob, alternatives))
+        request.deliver(Token(answer.number, token, text, logprob, alternatives, offset))
         ends = is_stop or answer.text.stopped
         if not ends and len(answer.ids) < request.max_new_tokens:
             return

@@ -22,6 +22,7 @@ from memgpt_jax.serving.documents import shown
 from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.protocol import EditEntry, Forget, Inspect, ListEntries, Next
+from memgpt_jax.serving.requests import FailedError
 from memgpt_jax.serving.store import on_host
 
 router = APIRouter()
@@ -115,7 +116,10 @@ def warm_up(engine: Engine) -> None:
 def _traced(engine: Engine, document: Document, ids: list[int]) -> Generator[None, None, tuple[Trace, Document]]:
     """The trace of all ids but the last, and the document after them. The first ids are the document's unread ones."""
     decoder, tokens = decoder_of((engine.config, engine.params)), np.array(ids[:-1], np.int32)
-    found, state = yield from trace_pieces(decoder, tokens, engine.tokenizer, engine.placed(document.state))
+    try:
+        found, state = yield from trace_pieces(decoder, tokens, engine.tokenizer, engine.placed(document.state))
+    except ValueError as error:  # the lengths have been checked: a number is not finite
+        raise FailedError(str(error)) from None
     return found, on_host(continued(document, engine.tokenizer, state, ids[len(document.unread) :], ids[-1:]))
 
 
@@ -148,6 +152,8 @@ def _compared(engine: Engine, document: Document, body: Next) -> dict[str, Any]:
         )
         for each in (state, changed)
     ]
+    if not all(np.isfinite(each).all() for each in both):
+        raise FailedError("the logits of the next token are not finite")
     divergence = float(np.sum(np.exp(both[0]) * (both[0] - both[1])) / np.log(2))
 
     def top(logprobs: np.ndarray) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +12,11 @@ from jaxtyping import Array, Int32
 from memgpt_jax import models
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models import ModelState, Params
+from memgpt_jax.serving.requests import FailedError, PromptToken
 from memgpt_jax.serving.sampling import MOST_ALTERNATIVES
 
 LENGTH = 128
 """Most tokens of a call: their logits are in memory together."""
-
-
-class PromptToken(NamedTuple):
-    """A token of the prompt."""
-
-    id: int
-    logprob: float | None
-    """None: no token precedes it."""
-    alternatives: list[tuple[int, float]]
-    """The most probable ids in its place, with their log-probabilities."""
 
 
 def score_pieces(
@@ -35,23 +26,28 @@ def score_pieces(
 
     Args:
         config, params: the decoder.
-        tokens: ids.
+        tokens: ids, at least one.
         state: one row; it is not modified.
         alternatives: the number of alternatives of each token.
 
     Returns:
-        The score of each token but the first, and the state.
+        The score of each token, of which the first has no log-probability, and the state.
+
+    Raises:
+        FailedError: a log-probability is not finite.
     """
-    scores: list[PromptToken] = []
+    scores = [PromptToken(tokens[0], None, [])]
     for start in range(0, len(tokens) - 1, LENGTH):
         part = tokens[start : start + LENGTH + 1]
         padded = np.zeros((2, 1, LENGTH), np.int32)
         padded[0, 0, : len(part) - 1], padded[1, 0, : len(part) - 1] = part[:-1], part[1:]
         logprobs, top_ids, top, state = _score(config, params, padded[0], padded[1], np.int32(len(part) - 1), state)
-        columns: Any = [np.asarray(x).tolist() for x in (logprobs, top_ids, top)]
+        columns: Any = [np.asarray(x)[: len(part) - 1] for x in (logprobs, top_ids, top)]
+        if not all(np.isfinite(column).all() for column in columns):
+            raise FailedError("the log-probabilities of the prompt are not finite")
         scores += [
             PromptToken(token, logprob, list(zip(ids[:alternatives], values[:alternatives], strict=True)))
-            for token, logprob, ids, values in zip(part[1:], *columns, strict=False)
+            for token, logprob, ids, values in zip(part[1:], *(column.tolist() for column in columns), strict=True)
         ]
         yield
     return scores, state

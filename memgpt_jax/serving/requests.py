@@ -1,5 +1,6 @@
 """What the engine is asked for, and what it tells."""
 
+import itertools
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -7,7 +8,6 @@ from typing import NamedTuple
 
 from memgpt_jax.generation.document import Document
 from memgpt_jax.generation.text import AnswerText
-from memgpt_jax.serving.prompt_scores import PromptToken
 from memgpt_jax.serving.sampling import Options
 
 
@@ -25,7 +25,7 @@ class CancelledError(Exception):
 
 
 class FailedError(Exception):
-    """The logits of a request are not finite: it has no answer."""
+    """What the model computed for a request is not finite, or the engine has ended: there is no answer."""
 
 
 class Token(NamedTuple):
@@ -38,6 +38,18 @@ class Token(NamedTuple):
     logprob: float
     alternatives: list[tuple[int, float]]
     """The most probable ids with their log-probabilities."""
+    offset: int
+    """Characters of the answer before the one that it begins or continues."""
+
+
+class PromptToken(NamedTuple):
+    """A token of the prompt."""
+
+    id: int
+    logprob: float | None
+    """None: no token precedes it."""
+    alternatives: list[tuple[int, float]]
+    """The most probable ids in its place, with their log-probabilities."""
 
 
 class Finished(NamedTuple):
@@ -96,6 +108,14 @@ class Request:
     def ids(self) -> list[int]:
         """All ids to read."""
         return [token for part in self.parts for token in part]
+
+    @property
+    def ends(self) -> list[int]:
+        """The numbers of tokens, with the unread one before the prompt, at which the parts of the prompt end; the last
+        token of all is not read."""
+        parts = self.parts if self.is_new else [self.ids]  # states are kept of new documents alone
+        ends = [*itertools.accumulate(map(len, parts), initial=len(self.document.unread))][1:]
+        return [end for end in ends[:-1] if end > 0] + [ends[-1] - 1] if ends else []
 
 
 @dataclass(eq=False)

@@ -11,8 +11,7 @@ from starlette.requests import Request as HttpRequest
 
 from memgpt_jax.generation.document import Document
 from memgpt_jax.serving.errors import ApiError
-from memgpt_jax.serving.prompt_scores import PromptToken
-from memgpt_jax.serving.requests import CancelledError, Event, Read, Request, Token
+from memgpt_jax.serving.requests import CancelledError, Event, PromptToken, Read, Request, Token
 from memgpt_jax.serving.service import Service
 
 PING_SECONDS = 15.0

@@ -19,7 +19,7 @@ from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.metrics import Metrics
 from memgpt_jax.serving.protocol import Generation
-from memgpt_jax.serving.requests import BusyError, Request
+from memgpt_jax.serving.requests import BusyError, FailedError, Request
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import ServerSettings
 from memgpt_jax.serving.store import Entry, Store, new_id, on_host
@@ -101,17 +101,25 @@ class Service:
         return not self.draining and (self.engine is None or self.engine.is_alive)
 
     def engine_or_refuse(self) -> Engine:
-        """The engine. Raises `ApiError` if there is none, or no new work is taken."""
-        if self.engine is None:
-            raise ApiError(f"{self.name} generates no text: call /v1/pipelines/NAME", status=404, code="not_found")
+        """The engine, for new work. Raises `ApiError` if there is none, or no new work is taken."""
+        engine = self._engine
         if not self.ready:
             raise ApiError("the server takes no new work", status=503, code="shutting_down")
-        return self.engine
+        return engine
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the model that generates text."""
-        return self.engine_or_refuse().tokenizer
+        """The tokenizer of the model that generates text, also for answers that end while no new work is taken.
+
+        Raises `ApiError` if the server has no such model.
+        """
+        return self._engine.tokenizer
+
+    @property
+    def _engine(self) -> Engine:
+        if self.engine is None:
+            raise ApiError(f"{self.name} generates no text: call /v1/pipelines/NAME", status=404, code="not_found")
+        return self.engine
 
     def check_model(self, model: str | None) -> None:
         """Raise `ApiError` unless the model is the one that is served."""
@@ -279,11 +287,17 @@ class Service:
         return memory_stats(self.engine.config, self.engine.params, document.state)
 
     def vectors(self, prompts: list[list[int]]) -> Generator[None, None, list[Any]]:
-        """The mean of the hidden states of each prompt, of length 1. To be run by `call_in_pieces`."""
+        """The mean of the hidden states of each prompt, of length 1. To be run by `call_in_pieces`.
+
+        Raises `FailedError` if a number is not finite.
+        """
         assert self._vectors is not None
         found = []
         for ids in prompts:
-            found.append((yield from self._vectors.mean_in_pieces([self.tokenizer.start_id, *ids])))
+            try:
+                found.append((yield from self._vectors.mean_in_pieces([self.tokenizer.start_id, *ids])))
+            except ValueError as error:
+                raise FailedError(str(error)) from None
         return found
 
     def prompts_of(self, prompt: Any, *, is_new: bool = True) -> list[list[int]]:

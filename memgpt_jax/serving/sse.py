@@ -16,9 +16,9 @@ PING = ": ping\n\n"
 
 
 def frame(content: dict[str, Any], event: str | None = None) -> str:
-    """One event."""
+    """One event. Raises `ValueError` for numbers that are not finite, which JSON cannot express."""
     name = f"event: {event}\n" if event else ""
-    return f"{name}data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"{name}data: {json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(',', ':'))}\n\n"
 
 
 def ends_with_error(content: bytes) -> bool:
