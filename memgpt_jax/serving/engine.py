@@ -64,6 +64,8 @@ class Engine:
         """Why the thread has ended, if it was an error."""
         self.in_call = False
         """Whether the thread does something for `call`, which may take long."""
+        self.calls = 0
+        """Calls of `call` and `call_in_pieces` that run or wait."""
         self._commands: queue.SimpleQueue[Request | Work | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._queued_answers = self._queued_tokens = 0
@@ -121,17 +123,30 @@ class Engine:
             self._commands.put(request)
 
     def call(self, function: Callable[[], Any]) -> Future:
-        """Run a function in the engine's thread between two steps. Raises `FailedError` if the thread has failed."""
+        """Run a function in the engine's thread between two steps. Raises the errors of `call_in_pieces`."""
         return self.call_in_pieces(one_piece(function))
 
     def call_in_pieces(self, pieces: Generator[None, None, Any]) -> Future:
-        """`call` of a generator: each of its pieces is run between two steps, and others may be run in between."""
+        """`call` of a generator: each of its pieces is run between two steps, and others may be run in between.
+
+        Raises:
+            BusyError: `queue_requests` calls wait.
+            FailedError: the thread has ended with an error.
+        """
         future: Future = Future()
         with self._lock:
+            if self.calls > self.settings.queue_requests:
+                raise BusyError(1.0)
             self._refuse_after_failure()
             self._note_begin()
+            self.calls += 1
             self._commands.put(Work(pieces, future))
+        future.add_done_callback(self._note_end)
         return future
+
+    def _note_end(self, _: Future) -> None:
+        with self._lock:
+            self.calls -= 1
 
     def _note_begin(self) -> None:
         """Count the time without a step, which the watchdog limits, from now on, if there has been nothing to do."""

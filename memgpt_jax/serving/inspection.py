@@ -23,6 +23,7 @@ from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.protocol import EditEntry, Forget, Inspect, ListEntries, Next
 from memgpt_jax.serving.requests import FailedError
+from memgpt_jax.serving.runs import unless_left
 from memgpt_jax.serving.store import on_host
 
 router = APIRouter()
@@ -46,7 +47,7 @@ async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
     ids = [*document.unread, *await asyncio.to_thread(service.encode, body.text)]
     if not 1 < len(ids) <= MOST_TOKENS:
         raise ApiError(f"the text may have 1 to {MOST_TOKENS} tokens", param="text", code="invalid_value")
-    found, after = await service.call_in_pieces(_traced(engine, document, ids))
+    found, after = await unless_left(http, service.call_in_pieces(_traced(engine, document, ids)))
     entry = await service.keep(after, owner, entry)
     http.state.root = entry.root
     return {"object": "trace", "session": entry.id, "trace": await asyncio.to_thread(found.encoded)}

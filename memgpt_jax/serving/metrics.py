@@ -38,7 +38,7 @@ class Metrics:
         self._cancelled = made(Counter, "cancelled", "Requests that the client ended")
         self._steps = made(Gauge, "decoding_steps", "Decoding steps")
         self._running = made(Gauge, "num_requests_running", "Slots with an answer")
-        self._waiting = made(Gauge, "num_requests_waiting", "Answers without a slot")
+        self._waiting = made(Gauge, "num_requests_waiting", "Answers without a slot, and calls that are no answers")
         self._sessions = made(Gauge, "sessions", "Documents by tier", ("tier",))
         self._session_bytes = made(Gauge, "session_bytes", "Bytes of documents by tier", ("tier",))
         self._compilations = made(Gauge, "compilations", "Programs compiled since the server is ready")
@@ -68,13 +68,15 @@ class Metrics:
         """Count a request that the client ended."""
         self._cancelled.inc()
 
-    def text(self, engine: Any, store: Any, compilations: int) -> bytes:
-        """All measurements in the text format."""
+    def text(self, service: Any, compilations: int) -> bytes:
+        """All measurements of a `Service` in the text format."""
+        engine, store, calls = service.engine, service.store, service.pipeline_calls
         if engine is not None:
             self._steps.set(engine.steps)
             self._running.set(engine.busy_slots)
-            self._waiting.set(engine.waiting)
+            calls += engine.waiting + engine.calls
             self._session_bytes.labels(self._model, "prefixes").set(engine.prefixes.bytes)
+        self._waiting.set(calls)
         self._sessions.labels(self._model, "memory").set(len(store))
         self._session_bytes.labels(self._model, "memory").set(store.bytes)
         self._compilations.set(compilations)

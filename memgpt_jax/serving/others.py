@@ -18,6 +18,7 @@ from memgpt_jax.pipelines.media_to_text import MediaToText
 from memgpt_jax.serving.completions import messages_of, service_of
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.protocol import Detokenize, Embedding, PipelineCall, Tokenize
+from memgpt_jax.serving.runs import unless_left
 from memgpt_jax.serving.service import Service
 
 router = APIRouter()
@@ -56,7 +57,7 @@ async def embeddings(body: Embedding, http: Request) -> dict[str, Any]:
         raise ApiError(f"the vectors have {width} dimensions", param="dimensions", code="invalid_value")
     if tokens > service.settings.max_prompt_tokens:
         raise ApiError(f"input has {tokens} tokens, more than the server reads", code="context_length_exceeded")
-    vectors = await service.call_in_pieces(service.vectors(prompts))
+    vectors = await unless_left(http, service.call_in_pieces(service.vectors(prompts)))
     as_base64 = body.encoding_format == "base64"
     data = [
         {
@@ -167,5 +168,5 @@ async def show_version() -> dict[str, str]:
 async def metrics(http: Request) -> Response:
     """Measurements for Prometheus."""
     service: Service = http.app.state.service
-    content = service.metrics.text(service.engine, service.store, http.app.state.compilations.number)
+    content = service.metrics.text(service, http.app.state.compilations.number)
     return Response(content, media_type=CONTENT_TYPE_LATEST)

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
@@ -14,6 +14,7 @@ from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.requests import CancelledError, Event, PromptToken, Read, Request, Token
 from memgpt_jax.serving.service import Service
 
+T = TypeVar("T")
 PING_SECONDS = 15.0
 """Seconds without an event after which a stream sends a comment, so that proxies keep it open."""
 
@@ -148,15 +149,9 @@ class Run:
             async for _ in self.events():
                 pass
 
-        work, gone = asyncio.create_task(collect()), asyncio.create_task(_disconnected(http))
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ApiError("the client has left", status=499, code="cancelled")
-            await work
+            await unless_left(http, collect())
         finally:
-            for task in (work, gone):
-                task.cancel()
             self.cancel()
 
     def usage(self) -> dict[str, Any]:
@@ -170,6 +165,19 @@ class Run:
             "total_tokens": prompt + answer,
             "prompt_tokens_details": {"cached_tokens": cached},
         }
+
+
+async def unless_left(http: HttpRequest, work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine. Raises `ApiError` and cancels it if the client leaves before it has ended."""
+    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(http))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ApiError("the client has left", status=499, code="cancelled")
+        return await task
+    finally:
+        for each in (task, gone):
+            each.cancel()
 
 
 async def _disconnected(http: HttpRequest) -> None:

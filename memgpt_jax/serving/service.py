@@ -274,11 +274,14 @@ class Service:
             self.pipeline_calls -= 1
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """Run a function of the model and its documents in the engine's thread, between two steps."""
+        """Run a function of the model and its documents in the engine's thread, between two steps.
+
+        Raises the errors of `Engine.call_in_pieces`.
+        """
         return await asyncio.wrap_future(self.engine_or_refuse().call(function))
 
     async def call_in_pieces(self, pieces: Generator[None, None, Any]) -> Any:
-        """`call` of a generator: each of its pieces is run between two steps."""
+        """`call` of a generator: each of its pieces is run between two steps. Cancelled, it ends after its piece."""
         return await asyncio.wrap_future(self.engine_or_refuse().call_in_pieces(pieces))
 
     def memory_stats(self, document: Document) -> list[dict[str, Any]]:

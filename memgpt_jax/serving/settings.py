@@ -16,7 +16,8 @@ class EngineSettings:
     piece_length: int = 256
     """Tokens of a prompt that are read between two decoding steps."""
     queue_requests: int = 64
-    """Answers that may wait for a slot, and calls of pipelines that may wait; more are refused (429)."""
+    """Answers that may wait for a slot, calls of pipelines, and embeddings and other calls of the model that may wait,
+    each kind by itself; more are refused (429)."""
     queue_tokens: int = 1_000_000
     """Tokens of prompts that may wait."""
     prefix_mb: int = 256

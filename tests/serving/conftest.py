@@ -178,7 +178,7 @@ def served(tiny: Tiny, **settings):
 def live(tiny):
     """A server on a socket."""
     sizes = {"slots": 3, "max_new_tokens": 100_000, "max_prompt_tokens": 100_000}
-    with served(tiny, **sizes, body_seconds=1.0, session_mb=1, prefix_mb=1) as found:
+    with served(tiny, **sizes, body_seconds=1.0, session_mb=1, prefix_mb=1, inspector=True) as found:
         yield found
 
 

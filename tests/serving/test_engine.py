@@ -15,7 +15,7 @@ from memgpt_jax.serving.requests import BusyError, CancelledError, FailedError, 
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import EngineSettings
 from tests.laws.rereading import ids
-from tests.serving.conftest import Asked
+from tests.serving.conftest import Asked, until
 
 START = 256
 OPTIONS = [
@@ -207,6 +207,21 @@ def test_a_full_queue_refuses(engine):
         with pytest.raises(CancelledError):
             asked.result()
     Asked(engine, [1], max_new_tokens=1).result()
+
+
+def test_a_full_queue_refuses_calls(engine):
+    """40 wait beside the one that runs; answers have places of their own."""
+    ended = threading.Event()
+    futures = [engine.call(lambda: ended.wait(60)), *(engine.call(list) for _ in range(40))]
+    with pytest.raises(BusyError):
+        engine.call(list)
+    asked = Asked(engine, [1], max_new_tokens=1)
+    assert futures[-1].cancel() and engine.calls == 40
+    engine.call(list)
+    ended.set()
+    asked.result()
+    assert [future.result(60) for future in futures[:-1]] == [True, *([[]] * 39)]
+    until(lambda: engine.calls == 0)
 
 
 def test_a_row_that_is_not_finite_fails_alone(engine):

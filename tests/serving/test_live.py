@@ -2,10 +2,12 @@
 
 import json
 import socket
+import threading
 import time
 
 import pytest
 
+from memgpt_jax.serving import inspection
 from tests.serving.conftest import WAIT, until
 
 
@@ -53,6 +55,27 @@ def test_clients_that_leave_before_their_first_token(live):
     for connection in connections:
         connection.close()
     until(lambda: engine.waiting == 0 and engine.busy_slots == 0)
+
+
+@pytest.mark.parametrize("path, body", [("/v1/embeddings", {"input": "x"}), ("/v1/inspect", {"text": "x"})])
+def test_a_client_that_leaves_ends_its_call(live, monkeypatch, path, body):
+    service, port = live
+    ended = threading.Event()
+
+    def endless(*_):
+        while not ended.wait(0.01):
+            yield
+
+    monkeypatch.setattr(service, "vectors", endless)
+    monkeypatch.setattr(inspection, "_traced", endless)
+    connection = connect(port, body, path)
+    try:
+        until(lambda: service.engine.calls == 1)
+        assert b'memgpt_num_requests_waiting{model_name="tiny"} 1.0' in service.metrics.text(service, 0)
+        connection.close()
+        until(lambda: service.engine.calls == 0)
+    finally:
+        ended.set()
 
 
 def test_a_body_that_does_not_arrive(live):
