@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from memgpt_jax.serving.requests import BusyError, CancelledError, FailedError
-from memgpt_jax.serving.store import NotFoundError
+from memgpt_jax.serving.store import NotFoundError, UnreadableError
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "request_too_large"}
@@ -46,6 +46,7 @@ HANDLED = (
     CancelledError,
     FailedError,
     NotFoundError,
+    UnreadableError,
     RequestValidationError,
     HTTPException,
     ValueError,
@@ -63,6 +64,9 @@ def as_api_error(error: BaseException) -> ApiError:
             return ApiError(str(error), status=429, code="queue_full", headers={"Retry-After": str(seconds)})
         case NotFoundError():
             return ApiError("there is no such id", status=404, code="response_not_found")
+        case UnreadableError():
+            message = "the stored document is damaged, or belongs to another model: it can only be deleted"
+            return ApiError(message, status=500, code="document_unreadable")
         case RequestValidationError():
             return _of_validation(error)
         case HTTPException():

@@ -86,7 +86,8 @@ async def items(id: str, http: Request) -> dict[str, Any]:
 async def delete(id: str, http: Request) -> dict[str, Any]:
     """Remove a response, and what it has read."""
     service, owner = service_of(http)
-    await _entry(id, http)
+    if not id.startswith("resp_"):  # its object may be damaged, and is not read
+        raise NotFoundError(id)
     await asyncio.to_thread(service.store.delete, id, owner)
     return {"id": id, "object": "response", "deleted": True}
 

@@ -35,6 +35,10 @@ class NotFoundError(Exception):
     """There is no such id, or another key made it."""
 
 
+class UnreadableError(Exception):
+    """An object is damaged, or belongs to another model."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Entry:
     """What an id names. It is never modified."""
@@ -127,7 +131,7 @@ class Store:
 
         Raises:
             NotFoundError: there is none, or another key made it.
-            ValueError: its object is damaged, or belongs to another model.
+            UnreadableError: its object is damaged, or belongs to another model, as its cause says.
         """
         with self._lock:
             self._expire()
@@ -147,8 +151,13 @@ class Store:
         return entry
 
     def delete(self, id: str, owner: str) -> None:
-        """Remove an entry and its object. Raises `NotFoundError`."""
-        self.get(id, owner)
+        """Remove an entry and its object, which may be damaged. Raises `NotFoundError`."""
+        with self._lock:
+            self._expire()
+            kept = self._entries.get(id)
+        is_ours = kept is not None and kept.entry.owner == owner
+        if not is_ours and self._content(id, owner) is None:
+            raise NotFoundError(id)
         if self._objects is not None:
             self._objects.delete(_name(id, owner))
         with self._lock:
@@ -206,18 +215,25 @@ class Store:
 
     def _read(self, id: str, owner: str) -> Entry | None:
         """The entry of an object; None: there is none, or it is too old."""
-        if self._objects is None or not IDS.fullmatch(id):  # only an id of our form becomes a part of a name
+        content = self._content(id, owner)
+        if self._objects is None or content is None:
             return None
-        content = self._objects.read(_name(id, owner))
-        if content is None:
-            return None
-        document, notes = self._decode(content, id)
-        notes.setdefault("instructions", notes["response"].get("instructions"))  # older versions wrote no others
-        entry = Entry(id=id, owner=owner, document=document, **notes)
+        try:
+            document, notes = self._decode(content, id)
+            notes.setdefault("instructions", notes["response"].get("instructions"))  # older versions wrote no others
+            entry = Entry(id=id, owner=owner, document=document, **notes)
+        except (ValueError, KeyError, TypeError) as error:  # its notes may be those of a file of someone else
+            raise UnreadableError(id) from error
         if entry.created + self._seconds < time.time():
             self._objects.delete(_name(id, owner))
             return None
         return entry
+
+    def _content(self, id: str, owner: str) -> bytes | None:
+        """The content of an object; None: there is none."""
+        if self._objects is None or not IDS.fullmatch(id):  # only an id of our form becomes a part of a name
+            return None
+        return self._objects.read(_name(id, owner))
 
 
 def on_host(document: Document) -> Document:

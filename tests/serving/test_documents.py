@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -275,6 +276,26 @@ def test_documents_outlive_the_process(client, service, tiny):
     expected = text_of(respond(client, "on", response["id"]))
     service.store._entries.clear()
     assert text_of(respond(client, "on", response["id"])) == expected
+
+
+@pytest.mark.parametrize("harm", ["damaged", "of another model", "without notes"])
+def test_a_document_that_cannot_be_read_is_no_fault_of_the_client(client, service, other_key, caplog, harm):
+    """It is reported in the log, and its owner alone can delete it."""
+    id = respond(client, "Hi")["id"]
+    [path] = Path(service.settings.sessions).rglob(f"{id}.*")
+    content = path.read_bytes()
+    changes = {"of another model": {"config": {}}, "without notes": {"notes": {}}}
+    path.write_bytes(forged(content, **changes[harm]) if harm in changes else content[:-1])
+    service.store._entries.clear()
+    child = {"input": "x", "previous_response_id": id}
+    for answer in (client.get(f"/v1/responses/{id}"), client.post("/v1/responses", json=child)):
+        refused(answer, "document_unreadable", 500)
+    assert id in caplog.text
+    refused(client.delete(f"/v1/responses/{id}", headers=other_key), "response_not_found", 404)
+    assert client.delete(f"/v1/responses/{id}").json()["deleted"] and not path.exists()
+    refused(client.delete(f"/v1/responses/{id}"), "response_not_found", 404)
+    session = client.post("/v1/sessions", json={"text": "a"}).json()["id"]
+    refused(client.delete(f"/v1/responses/{session}"), "response_not_found", 404)
 
 
 def store(folder, **options):
