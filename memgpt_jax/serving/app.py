@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import jax
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from memgpt_jax.serving import completions, documents, inspection, others, responses
 from memgpt_jax.serving.engine import Engine
-from memgpt_jax.serving.errors import HANDLED, ApiError, handle
+from memgpt_jax.serving.errors import HANDLED, ApiError, as_api_error, handle
 from memgpt_jax.serving.idempotency import Answers
 from memgpt_jax.serving.service import Service
 from memgpt_jax.serving.store import owner_of
@@ -32,6 +32,8 @@ OPEN = frozenset({"/health", "/ready", "/inspect"})
 HOUR = 3600.0
 CALLS = 10
 """Times as long as a decoding step that a call may take, which may compile, before the engine is said to hang."""
+EXPOSED = ("x-request-id", "x-session-id", "retry-after", "idempotent-replayed")
+"""Headers of an answer that web pages of `origins` may read."""
 REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
 
 
@@ -75,17 +77,28 @@ def create_app(service: Service) -> FastAPI:
     app.state.service, app.state.metrics, app.state.active = service, service.metrics, {}
     app.state.answers = Answers()
     for module in (completions, responses, documents, others):
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[Depends(check_query)])
     if service.settings.inspector:
-        app.include_router(inspection.router)
-    for kind in (*HANDLED, Exception):
+        app.include_router(inspection.router, dependencies=[Depends(check_query)])
+    for kind in HANDLED:
         app.add_exception_handler(kind, handle)
     app.add_middleware(Guard, service=service)
     if service.settings.origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(service.settings.origins), allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=list(service.settings.origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
         )
     return app
+
+
+async def check_query(http: Request) -> None:
+    """Raise `ApiError` for a query parameter of the API, which has none: it would be ignored."""
+    if http.url.path.startswith("/v1/") and http.query_params:
+        name = next(iter(http.query_params))[:200]
+        raise ApiError(f"there is no query parameter {name!r}", code="unknown_parameter", param=name)
 
 
 async def _sweep(service: Service) -> None:
@@ -99,7 +112,8 @@ async def _sweep(service: Service) -> None:
 
 
 class Guard:
-    """Names each request, and refuses those without a key, and those whose body is too large or does not arrive."""
+    """Names each request, also if it fails, and refuses those without a key, and those whose body is too large or does
+    not arrive."""
 
     def __init__(self, app: ASGIApp, service: Service):
         self._app, self._settings, self._metrics = app, service.settings, service.metrics
@@ -114,8 +128,12 @@ class Guard:
         name = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
         owner = self._owner(headers.get(b"authorization", b""))
 
+        started = False
+
         async def named_send(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 named = [(b"x-request-id", name)]
                 if root := scope.get("state", {}).get("root"):
                     named.append((b"x-session-id", root.encode()))
@@ -131,7 +149,7 @@ class Guard:
             self._metrics.rejected("request_too_large")
             await self._too_large().response()(scope, receive, named_send)
             return
-        scope.setdefault("state", {})["owner"] = owner or ""
+        scope.setdefault("state", {}).update(owner=owner or "", request_id=name.decode())
         arrived, size = False, 0
 
         async def checked_receive() -> Message:
@@ -149,7 +167,13 @@ class Guard:
                 raise self._too_large()
             return message
 
-        await self._app(scope, checked_receive, named_send)
+        try:
+            await self._app(scope, checked_receive, named_send)
+        except Exception as error:  # no handler of the app knows it
+            if started:
+                raise
+            logger.exception("request %s failed", name.decode())
+            await as_api_error(error).response()(scope, receive, named_send)
 
     def _too_large(self) -> ApiError:
         message = f"a body may have {self._settings.max_body_mb} MiB"

@@ -1,15 +1,23 @@
 """Errors in the form of OpenAI's API; nothing of a request is repeated in them but names of fields."""
 
+import logging
 from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from memgpt_jax.serving import protocol
 from memgpt_jax.serving.requests import BusyError, CancelledError, FailedError
 from memgpt_jax.serving.store import NotFoundError, UnreadableError
 
+logger = logging.getLogger(__name__)
+
+BODIES = [each for each in vars(protocol).values() if isinstance(each, type) and issubclass(each, BaseModel)]
+FIELDS = frozenset(name for body in BODIES for name in body.model_fields)
+"""The names of all fields of bodies."""
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "request_too_large"}
 
@@ -83,10 +91,10 @@ def as_api_error(error: BaseException) -> ApiError:
 
 def _of_validation(error: RequestValidationError) -> ApiError:
     """The first problem of a body, without the values in it."""
-    problems = [problem for problem in error.errors() if problem["type"] == "unsupported_parameter"] or error.errors()
+    first = ("unsupported_parameter", "unsupported_part")  # others may say that it is not of another valid form
+    problems = [problem for problem in error.errors() if problem["type"] in first] or error.errors()
     problem = problems[0]
-    place = ".".join(str(part) for part in problem["loc"] if part != "body" and not str(part).startswith("function-"))
-    place = place.encode("utf-8", "replace").decode()[:200]
+    place = _place(problem)
     kinds = {"unsupported_parameter": "unsupported_parameter", "extra_forbidden": "unknown_parameter"}
     code = kinds.get(problem["type"], "invalid_value")
     if problem["type"] == "unsupported_parameter":
@@ -96,9 +104,26 @@ def _of_validation(error: RequestValidationError) -> ApiError:
     return ApiError(f"{place}: {problem['msg']}" if place else problem["msg"], code=code, param=place or None)
 
 
+def _place(problem: dict[str, Any]) -> str:
+    """The field of a problem, such as messages.0.content; "" for the whole body.
+
+    Of the parts of `loc`, the numbers in lists and the names of fields: neither the types that a value may have, nor
+    keys of the client.
+    """
+    if problem["type"] == "json_invalid":  # the place in the text
+        return ""
+    parts = problem["loc"][1:]
+    is_unknown = problem["type"] == "extra_forbidden"
+    kept = [part for part in parts[:-1] if isinstance(part, int) or part in FIELDS]
+    kept += [part for part in parts[-1:] if isinstance(part, int) or part in FIELDS or is_unknown]
+    return ".".join(map(str, kept)).encode("utf-8", "replace").decode()[:200]
+
+
 async def handle(request: Request, error: Exception) -> JSONResponse:
     """The exception handler of the app."""
     found = as_api_error(error)
+    if found.status == 500:
+        logger.error("request %s failed", request.state.request_id, exc_info=error)
     metrics = getattr(request.app.state, "metrics", None)
     if metrics is not None and found.status in (401, 413, 429, 503):
         metrics.rejected(found.code or str(found.status))

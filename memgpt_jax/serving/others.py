@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import inspect
 import math
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -122,9 +123,10 @@ async def call_pipeline(name: str, body: PipelineCall, http: Request) -> dict[st
     if reads_files:
         inputs = [without_paths(each) for each in inputs]  # a client reads no file of this machine
     try:
-        found = await service.call_pipeline(lambda: pipeline(*inputs, **parameters))
+        inspect.signature(pipeline).bind(*inputs, **parameters)
     except TypeError as error:  # a wrong name or number of arguments
         raise ApiError(f"the arguments do not fit the pipeline: {error}", code="invalid_value") from None
+    found = await service.call_pipeline(lambda: pipeline(*inputs, **parameters))
     return {"object": "pipeline.result", "result": _json(found)}
 
 

@@ -3,7 +3,7 @@
 A field that is in none of the three lists is refused. `null` means that a field is absent.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -123,12 +123,16 @@ class Completion(Generation):
     """Return the prompt before the answer."""
 
 
+TextType = Literal["text", "input_text", "output_text"]
+TEXT_PARTS = get_args(TextType)
+
+
 class TextPart(Body):
     """A part of a message."""
 
     ignored = frozenset({"annotations", "logprobs", "cache_control"})
 
-    type: Literal["text", "input_text", "output_text"]
+    type: TextType
     text: Text
 
 
@@ -144,6 +148,16 @@ class ChatMessage(Body):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[TextPart]
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _texts(cls, content: Any) -> Any:
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and part.get("type") not in TEXT_PARTS:
+                types = ", ".join(TEXT_PARTS)
+                message = "the parts of a message must have one of the types {types}: pictures and sounds are not read"
+                raise PydanticCustomError("unsupported_part", message, {"types": types})
+        return content
 
     @property
     def text(self) -> str:
