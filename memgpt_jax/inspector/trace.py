@@ -23,7 +23,7 @@ from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.generation.citations import segment_calls
 from memgpt_jax.generation.pieces import result_of
 from memgpt_jax.generation.prompts import check_tokenizer, checked_ids
-from memgpt_jax.generation.request import DecoderModel, GenerativeModel, decoder_of
+from memgpt_jax.generation.request import DecoderModel, GenerativeModel, check_length, decoder_of
 from memgpt_jax.generation.text import AnswerText
 from memgpt_jax.inspector.editing import without_memory
 from memgpt_jax.inspector.page import page
@@ -164,7 +164,8 @@ def trace(
         The trace, and the state after the text.
 
     Raises:
-        ValueError: the text is empty or does not fit the model, or logits are not finite.
+        ValueError: the text is empty, does not fit the model or exceeds its learned positions, or logits are not
+            finite.
     """
     decoder = decoder_of(model)
     config = decoder.config
@@ -192,6 +193,7 @@ def trace_pieces(
     """`trace` of valid ids [n], n >= 1; yields after each call of the model."""
     config, params, _ = decoder
     first = int(np.asarray(state.position)[0])
+    check_length(config, first + len(tokens))
     recorder, other = _Recorder(config, params, tokens, first), state
     nats, nats_without = np.full(len(tokens), np.nan, np.float32), np.full(len(tokens), np.nan, np.float32)
     calls = list(segment_calls(config, state, [tokens]))

@@ -51,6 +51,7 @@ async def completions(body: Completion, http: Request) -> Response | dict[str, A
     refuse_unless(checks)
     entry = None if body.session is None else await entry_of(body.session, http)
     options: dict[str, Any] = {"owner": owner, "max_new_tokens": body.max_tokens, "number": best_of}
+    options |= {"limit_field": "max_tokens" if "max_tokens" in body.model_fields_set else None}
     options |= {"alternatives": body.logprobs or 0, "score_prompt": body.echo and body.logprobs is not None}
     run = Run(service, [service.request(body, [ids], entry, **options) for ids in prompts])
     form = _Completions(service, body, owner, entry, [service.tokenizer.decode(ids) for ids in prompts])
@@ -77,6 +78,7 @@ async def chat_completions(body: ChatCompletion, http: Request) -> Response | di
     entry = None if body.session is None else await entry_of(body.session, http)
     start_id, parts = await asyncio.to_thread(service.chat_parts, messages_of(body.messages), entry)
     limit = body.max_completion_tokens or body.max_tokens or service.settings.default_new_tokens
+    field = next((name for name in ("max_completion_tokens", "max_tokens") if getattr(body, name)), None)
     request = service.request(
         body,
         parts,
@@ -85,7 +87,7 @@ async def chat_completions(body: ChatCompletion, http: Request) -> Response | di
         max_new_tokens=limit,
         alternatives=body.top_logprobs or 0,
         start_id=start_id,
-        limit_field="max_completion_tokens" if body.max_completion_tokens else "max_tokens",
+        limit_field=field,
     )
     run, form = Run(service, [request]), _Chat(service, body, owner, entry)
     if body.stream:

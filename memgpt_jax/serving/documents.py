@@ -93,7 +93,7 @@ async def _fed(entry: Entry | None, body: Feed, http: Request) -> dict[str, Any]
         document = service.engine_or_refuse().new_document() if entry is None else entry.document
         return shown(await service.keep(document, owner, entry), http)
     request = service.request(Generation.model_validate({}), [ids], entry, owner=owner, max_new_tokens=0)
-    run = Run(service, [request])
+    run = Run(service, [request], answered=False)
     await run.result(http)
     document = run.prompts[0].document
     assert document is not None

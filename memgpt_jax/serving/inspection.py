@@ -44,9 +44,11 @@ async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
     service, owner = service_of(http)
     engine, entry = service.engine_or_refuse(), None if body.session is None else await entry_of(body.session, http)
     document = engine.new_document() if entry is None else entry.document
-    ids = [*document.unread, *await asyncio.to_thread(service.encode, body.text)]
+    text = await asyncio.to_thread(service.encode, body.text)
+    ids = [*document.unread, *text]
     if not 1 < len(ids) <= MOST_TOKENS:
         raise ApiError(f"the text may have 1 to {MOST_TOKENS} tokens", param="text", code="invalid_value")
+    service.check_lengths(document, len(text))
     found, after = await unless_left(http, service.call_in_pieces(_traced(engine, document, ids)))
     entry = await service.keep(after, owner, entry)
     http.state.root = entry.root
@@ -103,14 +105,16 @@ async def edit(body: EditEntry, http: Request) -> dict[str, Any]:
 
 def warm_up(engine: Engine) -> None:
     """Compile what the page asks for."""
-    _, document = result_of(_traced(engine, engine.new_document(), [0] * (engine.config.segment_length + 2)))
+    config, length = engine.config, engine.config.segment_length + 2
+    length = min(length, config.num_positions) if config.position == "learned" else length
+    _, document = result_of(_traced(engine, engine.new_document(), [0] * length))
     _compared(engine, document, Next(session="", all=True))
-    if isinstance(engine.config.memory, KVMemoryConfig | NoMemoryConfig):  # the others cannot forget
+    if isinstance(config.memory, KVMemoryConfig | NoMemoryConfig):  # the others cannot forget
         _compared(engine, document, Next(session="", start=0, end=1))
         _cut(engine, document, 0, 1)
-    if isinstance(engine.config.memory, KVMemoryConfig):
+    if isinstance(config.memory, KVMemoryConfig):
         layer = next(number for number, each in enumerate(document.state.layers) if each.stream)
-        for place in list_entries((engine.config, engine.params), document.state, layer).place[:1].tolist():
+        for place in list_entries((config, engine.params), document.state, layer).place[:1].tolist():
             _edited(engine, document, EditEntry(session="", layer=layer, place=place))
 
 

@@ -58,6 +58,9 @@ async def embeddings(body: Embedding, http: Request) -> dict[str, Any]:
         raise ApiError(f"the vectors have {width} dimensions", param="dimensions", code="invalid_value")
     if tokens > service.settings.max_prompt_tokens:
         raise ApiError(f"input has {tokens} tokens, more than the server reads", code="context_length_exceeded")
+    document = engine.new_document()
+    for ids in prompts:
+        service.check_lengths(document, len(ids))
     vectors = await unless_left(http, service.call_in_pieces(service.vectors(prompts)))
     as_base64 = body.encoding_format == "base64"
     data = [

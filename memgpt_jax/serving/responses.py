@@ -43,7 +43,7 @@ async def create(body: Response, http: Request) -> HttpResponse | dict[str, Any]
         max_new_tokens=limit,
         alternatives=(body.top_logprobs or 0),
         keep=body.store,
-        limit_field="max_output_tokens",
+        limit_field="max_output_tokens" if body.max_output_tokens else None,
     )
     form = _Form(service, body, owner, entry, items)
     http.state.root = form.id if entry is None else entry.root

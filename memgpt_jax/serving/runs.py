@@ -49,8 +49,14 @@ class Prompt:
 class Run:
     """The requests of one HTTP request, seen from asyncio: an iterator over events, and the results so far."""
 
-    def __init__(self, service: Service, requests: Sequence[Request]):
-        """Submit the requests. Raises `BusyError` if they cannot wait; none of them then does."""
+    def __init__(self, service: Service, requests: Sequence[Request], *, answered: bool = True):
+        """Submit the requests. Raises `BusyError` if they cannot wait; none of them then does.
+
+        Args:
+            service: of the requests.
+            requests: to the engine.
+            answered: False: their prompts are read and have no answers, of which no token may then be wanted.
+        """
         self._service, self._requests = service, requests
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._started = time.monotonic()
@@ -66,7 +72,8 @@ class Run:
             return deliver
 
         self.prompts = [Prompt(len(request.ids)) for request in requests]
-        self.choices = [Choice(number) for number, request in enumerate(requests) for _ in range(request.number)]
+        numbers = [request.number if answered else 0 for request in requests]
+        self.choices = [Choice(prompt) for prompt, number in enumerate(numbers) for _ in range(number)]
         self._first = [sum(request.number for request in requests[:number]) for number in range(len(requests))]
         try:
             for number, request in enumerate(requests):

@@ -148,7 +148,7 @@ class Service:
         keep: bool | None = None,
         score_prompt: bool = False,
         start_id: int | None = None,
-        limit_field: str = "max_tokens",
+        limit_field: str | None = None,
     ) -> Request:
         """A request to the engine.
 
@@ -163,7 +163,8 @@ class Service:
             keep: whether the document with the answer is wanted; default: if it continues another.
             score_prompt: whether the tokens of the prompt are scored.
             start_id: the first token of a new document; None: the tokenizer's `start_id`.
-            limit_field: the field of the body with `max_new_tokens`, for messages.
+            limit_field: the field of the body with `max_new_tokens`, for messages; None: it is a default, and smaller
+                where the model has fewer positions left.
 
         Raises `ApiError` if the prompt or the answer is longer than the server allows.
         """
@@ -171,7 +172,10 @@ class Service:
         document = engine.new_document() if entry is None else entry.document
         if entry is None and start_id is not None:
             document = document._replace(unread=(start_id,))
-        self._check_lengths(document, sum(map(len, parts)), max_new_tokens, limit_field)
+        prompt, config = sum(map(len, parts)), engine.config
+        if limit_field is None and config.position == "learned" and max_new_tokens:
+            max_new_tokens = max(1, min(max_new_tokens, config.num_positions - document.num_tokens - prompt))
+        self.check_lengths(document, prompt, max_new_tokens, limit_field)
         try:
             bias = {int(token): value for token, value in body.logit_bias.items()}
         except ValueError:
@@ -209,7 +213,15 @@ class Service:
             is_new=entry is None,
         )
 
-    def _check_lengths(self, document: Document, prompt: int, answer: int, limit_field: str) -> None:
+    def check_lengths(self, document: Document, prompt: int, answer: int = 0, limit_field: str | None = None) -> None:
+        """Raise `ApiError` if a text is longer than the server allows or the model's learned positions.
+
+        Args:
+            document: which has been read.
+            prompt: tokens to read.
+            answer: most new tokens.
+            limit_field: the field of the body with them.
+        """
         config, most = self.engine_or_refuse().config, self.settings.max_prompt_tokens
         if prompt > most:
             raise ApiError(

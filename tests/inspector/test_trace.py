@@ -49,6 +49,17 @@ def test_losses_without_memory_are_those_of_a_window(tiny, traced):
     assert np.abs(found.bits[1:] - empty.bits[1:]).max() > 0.1 and empty.bits_without is None
 
 
+def test_a_text_beyond_the_learned_positions_is_refused(tiny):
+    """Also what continues a text."""
+    config = dataclasses.replace(tiny.config, position="learned", num_positions=12)
+    model = config, jax.jit(models.functional(config).init)(jax.random.key(0))
+    with pytest.raises(ValueError, match="learned positions for num_positions=12"):
+        trace(model, "x" * 12, tokenizer=tiny.tokenizer)
+    _, state = trace(model, "x" * 11, tokenizer=tiny.tokenizer)
+    with pytest.raises(ValueError, match="learned positions for num_positions=12"):
+        trace(model, [1], tokenizer=tiny.tokenizer, state=state)
+
+
 def test_entries_are_named_by_their_tokens(tiny, traced):
     """By hand: after 7 segments of 4 tokens a memory of 10 entries holds the tokens 18 to 27."""
     found, _ = traced

@@ -1,6 +1,7 @@
 """The inspector of a server: what it shows of a document, and what it takes away."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,14 @@ def test_a_text_is_traced_between_the_steps_of_answers(service):
     length = 5 * engine.config.segment_length
     pieces = inspection._traced(engine, engine.new_document(), [0] * (length + 1))
     assert len([*pieces]) == 5
+
+
+def test_a_text_beyond_the_learned_positions_is_refused(client, service, monkeypatch):
+    engine = service.engine
+    monkeypatch.setattr(engine, "config", replace(engine.config, position="learned", num_positions=20))
+    for path, field in (("inspect", "text"), ("embeddings", "input")):
+        error = refused(client.post(f"/v1/{path}", json={field: "x" * 20}), "context_length_exceeded")
+        assert "learned 20 positions" in error["message"]
 
 
 def test_what_memory_does_for_the_next_token(client):
