@@ -64,3 +64,11 @@ def test_what_the_image_copies_exists():
     copied = [shlex.split(line)[1:-1] for line in INSTRUCTIONS if line.startswith("COPY") and "--from" not in line]
     missing = [path for paths in copied for path in paths if not (DEPLOY.parent / path).exists()]
     assert copied and not missing
+
+
+def test_nginx_finds_servers_that_are_added():
+    """Their name is asked for again, which nginx can since 1.27.3."""
+    content = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
+    assert re.search(r"server server:8000 resolve;", content) and "resolver " in content and "zone " in content
+    version = re.match(r"nginx:(\d+)\.(\d+)", compose()["services"]["nginx"]["image"])
+    assert version and tuple(map(int, version.groups())) >= (1, 28)
