@@ -130,7 +130,8 @@ class Memory(nnx.Module, Generic[ConfigT]):
 
     True: the gradient of each token reaches exactly the n segments before its own; the mechanism itself stops it at
     entries that are older. False: the gradient into the state stops in front of segments 0, n + 1, 2 (n + 1), ... of a
-    call (`cut_before`), so that it reaches between 0 and n segments, depending on the place of the token."""
+    call (`cut_before`), so that it reaches between 0 and n segments, depending on the place of the token. A call of one
+    token is no exception: no gradient flows into the state that comes in (`incoming`)."""
     output: nnx.Linear | None = None
     """Output projection W_o, [R, D], no bias. `read`, `segment` and `sequence` return unprojected reads [..., R]; the
     caller applies `project_out`. None: reads already have width D."""
@@ -275,6 +276,15 @@ class Memory(nnx.Module, Generic[ConfigT]):
         if self.bptt_segments is None or self.cuts_by_age:
             return jnp.zeros(jnp.shape(segment), bool)
         return segment % (self.bptt_segments + 1) == 0
+
+    def incoming(self, state: State, begins: Bool[Array, "B"]) -> State:
+        """The state that comes into a call, for the reads of its first segment: without gradient if `cut_before(0)`.
+
+        Rows in which a document begins keep the gradient into their initial entries.
+        """
+        if self.bptt_segments is None or self.cuts_by_age:
+            return state
+        return stop_gradient_where(~begins, state)
 
     def segment(self, segment: Segment, state: State) -> tuple[Float[Array, "B T R"], State]:
         """Read for every token of a segment, then write the segment. The recurrent form, and the definition."""

@@ -193,6 +193,10 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         first = jnp.maximum(-state.count, end - self.config.memory_size)
         return self._store(state, keys, values, number, first, end)
 
+    def incoming(self, state: KNNState, begins: Bool[Array, "B"]) -> KNNState:
+        """The state without gradient, whatever `bptt_segments`; an initial state has no learned entries."""
+        return jax.lax.stop_gradient(state)
+
     def sequence(self, segments: Segment, state: KNNState) -> tuple[Float[Array, "B S T R"], KNNState]:
         """All segments at once, equal to the scan over `segment`, but with no gradient into the state that comes in.
 

@@ -338,6 +338,8 @@ class RecurrentMemory(Memory[RecurrentT]):
             return self.lstm_token(x), None
         if self.config.controller == "none":
             return self._interface_of(self.interface_vector(x)), None
+        if cut is not None:
+            controller = jax.lax.stop_gradient(controller)  # the first token that steps need not be the first of all
         just_before = jnp.pad(steps[:, :-1], ((0, 0), (1, 0)))
         previous = jnp.where(just_before[..., None], jnp.roll(x, 1, axis=1), controller[:, None].astype(x.dtype))
         previous = jnp.where(begins[..., None], 0, previous)

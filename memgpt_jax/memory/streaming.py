@@ -157,7 +157,7 @@ def _detached(
     position = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
     own_segment = OwnSegment(x, no_document, position)
     update_mask = jnp.zeros((batch, length), bool)
-    before = _restarted(memory, state.memory, state.fresh)
+    before = memory.incoming(_restarted(memory, state.memory, state.fresh), jnp.zeros(batch, bool))
     x = _poisoned(x, state, valid) if alignment == "aligned" else x
 
     @jax.checkpoint  # recomputed: [L, M] weights are large
@@ -193,7 +193,8 @@ def _mid_segment(
     position = jnp.arange(segment_length)[None, :]
     document = jnp.where((position >= state.start[:, None]) & (position < after[:, None]), 0, -1)
     own_segment = OwnSegment(pending, document, jnp.clip(place, 0, segment_length - 1))
-    read, kept = memory.read(x, state.memory, own_segment, valid)
+    before = memory.incoming(state.memory, jnp.zeros(len(x), bool))
+    read, kept = memory.read(x, before, own_segment, valid)
     return jnp.where(valid[..., None], read, 0), state._replace(memory=kept, pending=pending, offset=after)
 
 
@@ -217,6 +218,7 @@ def _one_token(
     if reads_only:
         x = jnp.where(jnp.any(starts | (present & (state.offset == segment_length))), jnp.nan, x)
     before = state.memory if reads_only else _restarted(memory, state.memory, starts)
+    before = memory.incoming(before, begins)
     start = jnp.where(begins, state.offset, state.start)
     position = jnp.arange(segment_length)[None, :]
     write_mask = position >= start[:, None]

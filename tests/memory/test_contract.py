@@ -344,6 +344,42 @@ def test_bptt_segments_cuts_exactly(name, segments):
     assert np.all(distance[segments + 1 :] == 0)
 
 
+@pytest.mark.parametrize(
+    "name, segments",
+    [("knn", None), ("ntm", 0)]
+    + [
+        pytest.param(name, segments, marks=pytest.mark.slow)
+        for name in MEMORIES
+        for segments in (0, 1)
+        if hasattr(MEMORIES[name].config(), "bptt_segments") and (name, segments) != ("ntm", 0)
+    ],
+)
+def test_the_gradient_into_the_state_does_not_depend_on_the_length_of_the_call(name, segments):
+    """One token, the first of two, and the first of two inside a segment pass the same gradient into the state."""
+    graph, params = build(small(name, bptt_segments=segments, memory_size=2 * SEGMENT))
+    memory = nnx.merge(graph, params)
+    x, reset = random_inputs(10, BATCH, SEGMENT + 3, breaks=0.0)
+    _, state = runner(graph)(params, x[:, :-2], reset[:, :-2], ~reset[:, :-2], state_after(memory, BATCH))
+    x, never = jnp.asarray(x[:, -2:]), jnp.zeros((BATCH, 2), bool)
+
+    @functools.partial(jax.jit, static_argnums=(4, 5))
+    def gradient(params, state, reset, fresh, length, alignment):
+        def loss(params, memory_state):
+            given, part = state._replace(memory=memory_state, fresh=fresh), slice(length)
+            read, _ = stream(nnx.merge(graph, params), x[:, part], given, reset[:, part], ~never[:, part], alignment)
+            return jnp.sum(jnp.sin(read[:, 0]))
+
+        of_params, of_state = jax.grad(loss, (0, 1), allow_int=True)(params, state.memory)
+        return of_params, [leaf for leaf in jax.tree.leaves(of_state) if leaf.dtype != jax.dtypes.float0]
+
+    one, two = (gradient(params, state, never, never[:, 0], length, "any") for length in (1, 2))
+    inside = gradient(params, state, never, never[:, 0], 2, "mid_segment")
+    assert difference(one, two) < 1e-5 and difference(inside, two) < 1e-5
+    reset = never.at[0, 0].set(True)  # one document begins, and the stream of the other row
+    one, two = (gradient(params, state, reset, ~reset[:, 0], length, "any") for length in (1, 2))
+    assert difference(one, two) < 1e-5
+
+
 def test_an_unknown_config_is_refused_by_name():
     class UnknownConfig(NoMemoryConfig):
         pass
