@@ -82,6 +82,11 @@ class SizedMemoryConfig(MemoryConfig):
         )
         check_literals(self)
 
+    @property
+    def smallest_memory_size(self) -> int:
+        """The smallest `memory_size` that `match_state_bytes` may choose."""
+        return max(1, getattr(self, "initial_entries", 0))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectedMemoryConfig(SizedMemoryConfig):

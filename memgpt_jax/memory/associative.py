@@ -35,7 +35,7 @@ class AssociativeMemoryConfig(ProjectedMemoryConfig):
     """Update by a pair: `linear` adds it; `delta` replaces the value that the matrix holds at its key."""
     feature_map: FeatureMap = "none"
     """Features of queries and keys, normalised to unit length: `none`, `elu` (all positive), or `dpfp` (sparse
-    products; M does not change the number of parameters)."""
+    products; M, at least 2 K, does not change the number of parameters)."""
     normalize: bool = False
     """Divide a read by the sum of its weights; for the linear rule with `elu` or `dpfp`."""
     gate_bias: float = 0.0
@@ -59,6 +59,19 @@ class AssociativeMemoryConfig(ProjectedMemoryConfig):
             "normalize=True needs rule='linear' and feature_map='elu' or 'dpfp', whose features are positive, got "
             f"rule={self.rule!r} and feature_map={self.feature_map!r}",
         )
+        check(
+            self.feature_map != "dpfp" or self.head_dim >= 2,
+            f"feature_map='dpfp' needs a head_dim of at least 2, got {self.head_dim}",
+        )
+        check(
+            self.match_state_bytes is not None or self.memory_size >= self.smallest_memory_size,
+            f"feature_map='dpfp' needs a memory_size of at least 2 * head_dim = {2 * self.head_dim}, got "
+            f"{self.memory_size}: fewer features do not contain all channels",
+        )
+
+    @property
+    def smallest_memory_size(self) -> int:
+        return 2 * self.head_dim if self.feature_map == "dpfp" else 1
 
 
 class AssociativeState(NamedTuple):

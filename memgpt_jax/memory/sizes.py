@@ -108,7 +108,7 @@ def _matched(config: AnySizedConfig, limit: int, **shapes) -> AnySizedConfig:
     def fits(size: int) -> bool:
         return _bytes_per_row(sized(size), **shapes) <= limit
 
-    low = max(1, getattr(config, "initial_entries", 0))
+    low = config.smallest_memory_size
     if not fits(low):
         raise ValueError(
             f"match_state_bytes={limit}: the smallest state of {type(config).__name__} has "

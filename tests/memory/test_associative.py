@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.memory import associative
+from memgpt_jax.memory import associative, resolved_memory
 from memgpt_jax.memory.associative import AssociativeMemoryConfig
 from memgpt_jax.ops.memory import Writes, scan_fast_weights, unit_features
 from tests.laws.coverings import rows_of
@@ -24,7 +24,7 @@ OPTIONS = {
     "initial_entries": [0, 2],
     "visibility": ["segment", "token"],
     "writer_conv": [3, 1, 4],
-    "memory_size": [7, 30, 1],  # dpfp of 4 keys: a part of the first shift, more than all of them
+    "memory_size": [9, 30, 1],  # dpfp of 4 keys, at least 8: a part of the second shift, more than all of them
     "bptt_segments": [None, 1],
 }
 # The options that the two forms treat differently; writers and features are computed once, before either.
@@ -44,6 +44,8 @@ BATCH, LENGTH = 3, 6 * SEGMENT + 2
 def config_of(row):
     allowed = row["rule"] == "linear" and row["feature_map"] != "none"
     row = row | {"normalize": row["normalize"] and allowed}
+    if row["feature_map"] == "dpfp":
+        row["memory_size"] = max(8, row["memory_size"])
     return AssociativeMemoryConfig(**row, num_heads=2, head_dim=4, forget_bias=-1.0)
 
 
@@ -68,7 +70,7 @@ DELTA_ROWS = [
         "initial_entries": 2,
         "visibility": "segment",
         "writer_conv": 4,
-        "memory_size": 7,
+        "memory_size": 9,
         "bptt_segments": 1,
     },
 ]
@@ -189,7 +191,7 @@ def test_parallel_equals_scan_in_value_state_and_gradient(row):
 
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["none", "elu", "dpfp"]), size=st.integers(1, 40))
 def test_features(seed, kind, size):
-    width = 4 if kind == "dpfp" else size
+    width, size = (4, size + 7) if kind == "dpfp" else (size, size)
     x = np.random.default_rng(seed).normal(size=(2, width)).astype(np.float32)
     got = unit_features(jnp.asarray(x), kind, size)
     np.testing.assert_allclose(got, [features(row, kind, size) for row in x], atol=1e-6)
@@ -267,7 +269,30 @@ def test_parameters_do_not_depend_on_the_size_with_dpfp():
             jnp.shape, build(AssociativeMemoryConfig(memory_size=size, head_dim=4, feature_map="dpfp"))[1]
         )
 
-    assert shapes(5) == shapes(20)
+    assert shapes(8) == shapes(20)
+
+
+def test_every_channel_and_its_sign_are_in_a_feature_of_dpfp():
+    """With the fewest features, keys differ that differ in one channel, positive or negative."""
+    for sign in (1, -1):
+        x = sign * np.tile(np.array([0.5, 1.0, 2.0, 0.3], np.float32), (5, 1))
+        x[np.arange(1, 5), np.arange(4)] *= 2
+        found = np.asarray(unit_features(jnp.asarray(x), "dpfp", 8))
+        assert np.all(np.abs(found[1:] - found[0]).max(axis=1) > 0.05)
+    with pytest.raises(ValueError, match="'dpfp' features of F = 4 channels: their number must be at least 2 F, got 7"):
+        unit_features(jnp.asarray(x), "dpfp", 7)
+    with pytest.raises(ValueError, match="'elu' features of F = 4 channels: their number must be F, got 5"):
+        unit_features(jnp.asarray(x), "elu", 5)
+
+
+def test_the_smallest_size_that_matches_bytes_fits_dpfp():
+    def of(limit):
+        config = AssociativeMemoryConfig(feature_map="dpfp", head_dim=4, writer_conv=1, match_state_bytes=limit)
+        return resolved_memory(config, d_model=WIDTH, segment_length=SEGMENT, dtype="float32").memory_size
+
+    assert of(4 * 4 * 8) == 8
+    with pytest.raises(ValueError, match="the smallest state of AssociativeMemoryConfig has 128 bytes"):
+        of(127)
 
 
 @pytest.mark.parametrize(
@@ -275,6 +300,8 @@ def test_parameters_do_not_depend_on_the_size_with_dpfp():
     [
         ({"rule": "hebb"}, "rule must be one of 'delta', 'linear', got 'hebb'"),
         ({"normalize": True}, "normalize=True needs rule='linear' and feature_map='elu' or 'dpfp'"),
+        ({"feature_map": "dpfp"}, r"needs a memory_size of at least 2 \* head_dim = 128, got 64"),
+        ({"feature_map": "dpfp", "head_dim": 1}, "'dpfp' needs a head_dim of at least 2, got 1"),
         ({"memory_size": 0}, "memory_size must be at least 1, got 0"),
         ({"num_heads": 0}, "num_heads must be at least 1, got 0"),
         ({"head_dim": 0}, "head_dim must be at least 1, got 0"),

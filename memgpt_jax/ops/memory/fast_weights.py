@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from memgpt_jax.config.checks import check
 from memgpt_jax.ops.attention.dense import MASKED, map_rows, normalize
 from memgpt_jax.ops.mesh import on_each_device, row_and_head_axes
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
@@ -40,8 +41,14 @@ def unit_features(x: Float[Array, "... F"], kind: Literal["none", "elu", "dpfp"]
     - `elu`: p = elu(x) + 1 (Katharopoulos et al., 2020)
     - `dpfp`: p_i = r_j r_{j - n} with r = relu([x, -x]) [2F], j = i mod 2F and n = 1 + i // 2F (Schlag et al., 2021)
 
-    With `dpfp`, M may be any number (above 2F (F - 1), features repeat); otherwise M = F.
+    With `dpfp`, M is at least 2F, so that each channel with each sign is a factor of two features. The first 2F (F - 1)
+    features are different; the next 2F are 0, and further ones repeat. Otherwise M = F.
+
+    Raises:
+        ValueError: M does not fit F.
     """
+    fits, valid = (size >= 2 * x.shape[-1], "at least 2 F") if kind == "dpfp" else (size == x.shape[-1], "F")
+    check(fits, f"{kind!r} features of F = {x.shape[-1]} channels: their number must be {valid}, got {size}")
     x = x.astype(jnp.float32)
     if kind == "elu":
         x = jax.nn.elu(x) + 1
