@@ -114,7 +114,7 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
         key_width = width if config.feature_map == "dpfp" else config.memory_size
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         self.add_projections(rngs=rngs, key_width=key_width)
-        normal, constant = jax.nn.initializers.normal, jax.nn.initializers.constant
+        constant, normal = jax.nn.initializers.constant, partial(jax.nn.initializers.normal, dtype=jnp.float32)
         gate = partial(linear, d_model, heads, use_bias=True, dtype=jnp.float32, rngs=rngs)
         self.write_gate = gate(bias_init=constant(config.gate_bias))
         if config.forget:

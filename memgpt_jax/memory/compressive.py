@@ -113,7 +113,9 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
         self.null_key = nnx.Param(jnp.zeros((heads, width), jnp.float32))
         self.source_embedding = nnx.Param(jnp.zeros((heads, width), jnp.float32))
         if config.compression == "conv":
-            mean = jnp.broadcast_to(jnp.eye(width) / config.ratio, (config.ratio, heads, width, width))
+            mean = jnp.broadcast_to(
+                jnp.eye(width, dtype=jnp.float32) / config.ratio, (config.ratio, heads, width, width)
+            )
             self.compress_keys_kernel = nnx.Param(mean)
             self.compress_values_kernel = nnx.Param(jnp.copy(mean))
 

@@ -1,5 +1,6 @@
 """MemGPT's memory: gated key-value entries, appended segment by segment and read by attention."""
 
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -71,7 +72,7 @@ class KVMemory(KnowledgeMemory):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         self.add_projections(rngs=rngs)
         heads, width = config.kv_heads, config.head_dim
-        normal = jax.nn.initializers.normal
+        normal = partial(jax.nn.initializers.normal, dtype=jnp.float32)
         if config.gate != "none":
             bias_init = jax.nn.initializers.constant(config.gate_bias)
             self.write_gate = linear(d_model, 1, use_bias=True, dtype=jnp.float32, rngs=rngs, bias_init=bias_init)

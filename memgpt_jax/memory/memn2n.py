@@ -96,8 +96,8 @@ class MemN2NMemory(AttendedMemory[MemN2NMemoryConfig]):
         self.entry.kernel[...] = jnp.copy(self.query.kernel[...])
         self.output = project(heads * width, d_model)
         num_maps = config.num_hops + 1 if self.adjacent else 2
-        maps = jax.nn.initializers.orthogonal()(rngs.params(), (num_maps, heads, width, width))
-        self.maps = nnx.Param(maps.at[0].set(jnp.eye(width)))
+        maps = jax.nn.initializers.orthogonal(dtype=jnp.float32)(rngs.params(), (num_maps, heads, width, width))
+        self.maps = nnx.Param(maps.at[0].set(jnp.eye(width, dtype=jnp.float32)))
         self.age_encoding = nnx.Param(jnp.zeros((num_maps, config.num_ages, heads, width), jnp.float32))
         if not self.adjacent:
             self.update = nnx.Param(jnp.tile(jnp.eye(width, dtype=jnp.float32), (heads, 1, 1)))

@@ -163,7 +163,7 @@ class RecurrentMemory(Memory[RecurrentT]):
         query = kernel[:, read_keys[0, :half]][:, None]  # [D, 1, W / 2]
         bias = jnp.zeros(kernel.shape[1], jnp.float32)
         for name, value in biases.items():
-            bias = bias.at[at[name]].set(value)
+            bias = bias.at[at[name]].set(jnp.asarray(value, jnp.float32))
             kernel = kernel.at[:, at[name].reshape(-1)].multiply(0.1)
         kernel = kernel.at[:, read_keys[:, :half]].set(query).at[:, read_keys[:, half:]].set(0.0)
         if self.config.controller == "pair":

@@ -80,7 +80,7 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
     def __init__(self, config: TokensMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         inner, size = config.num_heads * config.head_dim, config.memory_size
-        normal = jax.nn.initializers.normal
+        normal = partial(jax.nn.initializers.normal, dtype=jnp.float32)
         project = partial(linear, use_bias=False, dtype=self.dtype, rngs=rngs)
         self.query, self.output = project(d_model, inner), project(inner, d_model)
         self.key, self.value = project(d_model, inner), project(d_model, inner)
@@ -90,7 +90,7 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
         self.update = project(inner, d_model, use_bias=True, dtype=jnp.float32)
         # Initially, a state that was updated by a token matches the queries of tokens like the one before it:
         # v' contains W_q c, and W_k inverts W_z.
-        self.update.kernel[...] = jax.nn.initializers.orthogonal()(rngs.params(), (inner, d_model))
+        self.update.kernel[...] = jax.nn.initializers.orthogonal(dtype=jnp.float32)(rngs.params(), (inner, d_model))
         self.key.kernel[...] = jnp.copy(self.update.kernel[...].T)
         if config.writer_conv > 1:
             self.token_value.kernel[...] = self.token_value.kernel[...].at[d_model:].set(self.query.kernel[...])

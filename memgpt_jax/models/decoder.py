@@ -61,7 +61,7 @@ class MemGPT(Model[ModelState]):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config = resolved(config)
-        normal = jax.nn.initializers.normal(config.d_model**-0.5)
+        normal = jax.nn.initializers.normal(config.d_model**-0.5, jnp.float32)
         self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, config.d_model)))
         if config.position == "learned":
             self.position_embedding = nnx.Param(normal(rngs.params(), (config.num_positions, config.d_model)))

@@ -53,7 +53,7 @@ class Encoder(Model[EncoderState]):
         """
         self.config = config = resolved(config)
         width = config.d_model
-        normal = jax.nn.initializers.normal(width**-0.5)
+        normal = jax.nn.initializers.normal(width**-0.5, jnp.float32)
         self.owns_embedding = own_embedding
         if own_embedding:
             self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, width)))

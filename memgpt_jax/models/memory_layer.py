@@ -49,7 +49,7 @@ class Fusion(nnx.Module):
             bias_init = jax.nn.initializers.constant(config.fusion_bias)
             self.gate = linear(2 * width, gates, use_bias=True, dtype=dtype, rngs=rngs, bias_init=bias_init)
         elif self.kind == "concat":
-            identity = jnp.concatenate([jnp.eye(width), jnp.eye(width)])
+            identity = jnp.tile(jnp.eye(width, dtype=jnp.float32), (2, 1))
             self.projection = linear(2 * width, width, use_bias=False, dtype=dtype, rngs=rngs)
             self.projection.kernel[...] = identity
 

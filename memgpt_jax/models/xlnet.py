@@ -51,7 +51,8 @@ class RelativeAttention(Attention):
         self.content_bias = nnx.Param(jnp.zeros((heads, width), jnp.float32))  # u
         self.position_bias = nnx.Param(jnp.zeros((heads, width), jnp.float32))  # v
         self.type_bias = nnx.Param(jnp.zeros((heads, width), jnp.float32))  # s
-        self.type_keys = nnx.Param(jax.nn.initializers.normal(width**-0.5)(rngs.params(), (2, heads, width)))  # e
+        normal = jax.nn.initializers.normal(width**-0.5, jnp.float32)
+        self.type_keys = nnx.Param(normal(rngs.params(), (2, heads, width)))  # e
 
     def __call__(self, h: Stream, g: Stream | None, inputs: CallInputs) -> tuple[Stream, Stream | None]:
         """Attention of the content stream and of the query stream, if there is one, to the content stream."""
@@ -144,7 +145,7 @@ class XLNet(Model[EncoderState]):
 
     def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
         self.config = config = resolved(config)
-        normal = jax.nn.initializers.normal(config.d_model**-0.5)
+        normal = jax.nn.initializers.normal(config.d_model**-0.5, jnp.float32)
         self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, config.d_model)))
         self.query_embedding = nnx.Param(normal(rngs.params(), (1, config.d_model)))
         self.blocks = nnx.List([TwoStreamBlock(config, layer, rngs) for layer in range(config.num_layers)])
