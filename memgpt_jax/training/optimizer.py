@@ -5,10 +5,13 @@ A module declares with two class attributes, tuples of names of its attributes:
 - `gates`: modules or parameters that are gates. They train with `gate_lr_multiplier` and have no weight decay.
 - `decayed`: parameters of its own (`nnx.Param`) that have weight decay.
 
+A configuration may leave out an attribute that is declared; a name that no method of the class uses is an error.
+
 Without a declaration, the kernels and embeddings of Flax's own layers have weight decay, and no other parameter has.
 """
 
 import functools
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -50,10 +53,15 @@ def parameter_groups(config: BaseModelConfig) -> Groups:
 
 
 def groups_of(module: nnx.Module) -> Groups:
-    """The groups of a module's parameters."""
+    """The groups of a module's parameters.
+
+    Raises:
+        ValueError: a class declares a name that is no attribute of it.
+    """
     decayed, gates = set(), set()
     for path, part in nnx.iter_modules(module):
         names = tuple(map(str, path))
+        _check_declared(part)
         declared = [*getattr(type(part), "decayed", ())]
         for layers, parameters in FLAX_LAYERS.items():
             declared += parameters if isinstance(part, layers) else ()
@@ -64,6 +72,16 @@ def groups_of(module: nnx.Module) -> Groups:
     gate = {path: any(path[:length] in gates for length in range(1, len(path) + 1)) for path in paths}
     decay = {path: path in decayed and not gate[path] for path in paths}
     return Groups(gate=unflatten_dict(gate), decay=unflatten_dict(decay))
+
+
+def _check_declared(part: nnx.Module) -> None:
+    """Raise `ValueError` if `gates` or `decayed` name what neither the module has nor a method of its class uses."""
+    members = [member for base in type(part).__mro__ for member in vars(base).values() if inspect.isfunction(member)]
+    used = {name for member in members for name in inspect.unwrap(member).__code__.co_names}
+    for field in ("gates", "decayed"):
+        for name in getattr(type(part), field, ()):
+            if name not in used and not hasattr(part, name):
+                raise ValueError(f"{type(part).__name__}.{field}: {name!r} is no attribute of the class")
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> Callable[[ArrayLike], jax.Array]:

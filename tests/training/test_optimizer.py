@@ -281,3 +281,19 @@ def test_a_name_does_not_make_a_gate_or_decay():
     assert names_in(groups.gate) == set() and names_in(groups.decay) == {"gate/kernel"}
     groups = groups_of(Declared())
     assert names_in(groups.gate) == {"gate/kernel", "gate/bias"} and names_in(groups.decay) == {"kernel"}
+
+
+@pytest.mark.parametrize("field", ["gates", "decayed"])
+def test_a_declared_name_is_an_attribute_in_some_configuration(field):
+    class Optional(nnx.Module):
+        def __init__(self, *, gated):
+            self.gate = nnx.Param(jnp.ones(2)) if gated else None
+            if gated:
+                self.other_gate = nnx.Param(jnp.ones(2))
+
+    declared = type("Declared", (Optional,), {field: ("gate", "other_gate")})
+    for gated in (True, False):
+        groups_of(declared(gated=gated))
+    misspelt = type("Misspelt", (Optional,), {field: ("gate", "ohter_gate")})
+    with pytest.raises(ValueError, match=rf"Misspelt.{field}: 'ohter_gate' is no attribute of the class"):
+        groups_of(misspelt(gated=True))
