@@ -91,7 +91,8 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
                  linear   A' = (1 - f) A + g phi(k) v^T,   z' = (1 - f) z + g phi(k)
                  delta    A' = (1 - f) A + g phi(k) (v - (1 - f) A^T phi(k))^T
 
-    f = 0 without `forget`. Because phi has unit length, the delta rule replaces the share g of what A holds at k.
+    f = 0 without `forget`. Because phi has unit length, the delta rule replaces the share g of what A holds at k (phi =
+    p / sqrt(p . p + 1e-6), so less of it where the features p before normalisation are shorter than about 0.01).
 
     **Long streams.** After 100,000 tokens of noise, the delta rule, and the linear rule with `forget`, learn new pairs
     as a fresh memory does. The linear rule without `forget` only adds: after n tokens of noise, the share of new pairs

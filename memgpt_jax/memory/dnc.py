@@ -65,7 +65,8 @@ class DNCMemory(RecurrentMemory[DNCMemoryConfig]):
     The first six lines are the write, the last line is the read; `order` determines which is first. In the paper it is
     the write (`order="write_read"`); with the other order, the write of a token follows its read. The interface vector
     (see `RecurrentMemory`) contains the keys and v unchanged; strengths beta = 1 + softplus, the read modes pi [3] =
-    softmax, and e, f, g_a, g_w = sigmoid. A document begins with zeros.
+    softmax, and e, f, g_a, g_w = sigmoid. A document begins with zeros. Unlike the paper's, allocation orders slots by
+    their usage rounded to 2^-12 (`ops.memory.allocation_weights`).
 
     **Long streams.** If the usage of all slots is equal, allocation spreads a write over all of them, and no slot holds
     a pair. So slots must be freed from the start: without an LSTM the gates f start at 0.27, and after 100,000 tokens
