@@ -149,7 +149,10 @@ class Memory(nnx.Module, Generic[ConfigT]):
         self.config, self.d_model, self.segment_length, self.dtype = config, d_model, segment_length, jnp.dtype(dtype)
 
     def init_state(self, batch_size: int) -> State:
-        """An empty memory: zeros, independent of the parameters."""
+        """An empty memory: zeros, independent of the parameters.
+
+        No array stands for two fields: `jax.jit` donates each array of a state once.
+        """
         raise NotImplementedError
 
     def initial_state(self, batch_size: int) -> State:

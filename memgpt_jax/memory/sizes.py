@@ -9,6 +9,7 @@ from flax import nnx
 from memgpt_jax.config.memory import MemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import BaseModelConfig, StackConfig
 from memgpt_jax.memory.base import Memory
+from memgpt_jax.memory.interface import checked
 from memgpt_jax.memory.registry import MEMORIES
 from memgpt_jax.ops.trees import tree_bytes
 
@@ -30,9 +31,13 @@ def make_memory(config: MemoryConfig, *, d_model: int, segment_length: int, dtyp
         rngs: random keys of the initial parameters.
 
     Raises:
-        ValueError: the configuration belongs to no mechanism, or its smallest state exceeds `match_state_bytes`.
+        ValueError: the configuration belongs to no mechanism, or its smallest state exceeds `match_state_bytes`; or a
+            mechanism of your own does not fit the interface (`memory.interface.checked`).
     """
-    shapes = {"d_model": d_model, "segment_length": segment_length, "dtype": dtype}
+    return checked(_built(config, rngs=rngs, d_model=d_model, segment_length=segment_length, dtype=dtype))
+
+
+def _built(config: MemoryConfig, *, rngs: nnx.Rngs, **shapes: Any) -> Memory[Any]:
     return MEMORIES.of(config)(resolved_memory(config, **shapes), rngs=rngs, **shapes)
 
 
@@ -93,7 +98,7 @@ def resolved_memory(config: AnyMemoryConfig, *, d_model: int, segment_length: in
 @functools.lru_cache(maxsize=256)
 def _bytes_per_row(config: MemoryConfig, **shapes) -> int:
     def state():
-        return make_memory(config, rngs=nnx.Rngs(0), **shapes).init_state(1)
+        return _built(config, rngs=nnx.Rngs(0), **shapes).init_state(1)
 
     return tree_bytes(nnx.eval_shape(state))
 

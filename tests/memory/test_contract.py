@@ -135,6 +135,7 @@ def test_a_new_state_holds_no_parameters(name):
 
     assert difference(make(0), make(1)) == 0
     rows = jax.tree.leaves(make(0))
+    assert len(set(map(id, rows))) == len(rows), "a state that holds an array twice cannot be donated"
     assert all(not np.any(np.asarray(leaf)) for leaf in rows)
 
 
