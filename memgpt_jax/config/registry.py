@@ -33,22 +33,27 @@ class Registry(Mapping[str, Entry[Module]]):
         self._entries: dict[str, Entry[Module]] = {}
 
     def register(self, name: str, config: type | None, module: Module) -> None:
-        """Add an implementation.
+        """Add an implementation. One whose class is defined again under its name replaces the former one.
+
+        That is so if a cell of a notebook runs again: module and name of the class are the same.
 
         Args:
-            name: a Python identifier that is not registered yet; its name on the command line.
+            name: a Python identifier that no other implementation has; its name on the command line.
             config: its configuration class, which must not belong to another implementation; None in a registry without
                 configurations.
             module: the implementation.
 
         Raises:
-            ValueError: the name or the configuration is registered already, or an argument has the wrong type.
+            ValueError: another implementation has the name or the configuration, or an argument has the wrong type.
         """
         check(
             isinstance(name, str) and name.isidentifier(),
             f"the name of a {self.kind} must be an identifier, got {name!r}",
         )
-        check(name not in self._entries, f"there is a {self.kind} {name!r} already: choose another name")
+        check(
+            name not in self._entries or _same_definition(self._entries[name].module, module),
+            f"there is a {self.kind} {name!r} already: choose another name, or remove it with `unregister({name!r})`",
+        )
         base = self._module_base
         if self._instances:
             fits, wanted = isinstance(module, base), "an instance of"
@@ -63,7 +68,7 @@ class Registry(Mapping[str, Entry[Module]]):
             check(
                 fits, f"the configuration of {name!r} must be a dataclass derived from {base.__name__}, got {config!r}"
             )
-            taken = [other for other, entry in self._entries.items() if entry.config is config]
+            taken = [other for other, entry in self._entries.items() if entry.config is config and other != name]
             check(not taken, f"{getattr(config, '__name__', config)} is the configuration of {taken} already")
         self._entries[name] = Entry(config, module)
 
@@ -96,3 +101,10 @@ class Registry(Mapping[str, Entry[Module]]):
         if name not in self._entries:
             raise KeyError(f"there is no {self.kind} {name!r}; valid: {', '.join(self._entries)}")
         return name
+
+
+def _same_definition(one: Any, other: Any) -> bool:
+    """Whether two classes, or the classes of two objects, have the same module and name."""
+    classes = [value if isinstance(value, type) else type(value) for value in (one, other)]
+    first, second = ((cls.__module__, cls.__qualname__) for cls in classes)
+    return first == second

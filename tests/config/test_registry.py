@@ -29,6 +29,10 @@ class Mean(Pool):
     """An implementation."""
 
 
+class Sum(Pool):
+    """Another one."""
+
+
 @pytest.fixture
 def pools():
     registry = Registry("pool", Pool, PoolConfig)
@@ -46,7 +50,10 @@ def test_lookup_by_name_and_by_configuration(pools):
     "arguments, message",
     [
         (("two words", SumConfig, Mean), "must be an identifier, got 'two words'"),
-        (("mean", SumConfig, Mean), "there is a pool 'mean' already"),
+        (
+            ("mean", SumConfig, Sum),
+            r"there is a pool 'mean' already: .*, or remove it with `unregister\('mean'\)`",
+        ),
         (("sum", SumConfig, int), "must be a class derived from Pool, got <class 'int'>"),
         (("sum", SumConfig, Mean()), "must be a class derived from Pool, got <.*Mean object"),
         (("sum", int, Mean), "must be a dataclass derived from PoolConfig"),
@@ -57,6 +64,14 @@ def test_what_is_refused(pools, arguments, message):
     with pytest.raises(ValueError, match=message):
         pools.register(*arguments)
     assert list(pools) == ["mean"]
+
+
+def test_a_definition_that_runs_again_replaces_the_former_one(pools):
+    """As a cell of a notebook does."""
+    config = type("MeanConfig", (MeanConfig,), {})
+    again = type("Mean", (Pool,), {"__module__": Mean.__module__})
+    pools.register("mean", config, again)
+    assert pools["mean"].module is again and pools.of(config()) is again and list(pools) == ["mean"]
 
 
 def test_unknown_names_and_configurations_list_the_valid_ones(pools):
