@@ -21,7 +21,8 @@ def check(condition: bool, message: str) -> None:
 def instance_of(value: object, kind: type[Kind], name: str) -> Kind:
     """The value of the field `name`. Raises `ValueError` unless it is an instance of the class `kind`."""
     if not isinstance(value, kind):
-        raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
+        got = f"the class {value.__name__}: call it" if isinstance(value, type) else type(value).__name__
+        raise ValueError(f"{name} must be a {kind.__name__}, got {got}")
     return value
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from flax import nnx
 
+from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.memory import MemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import BaseModelConfig, StackConfig
 from memgpt_jax.memory.base import Memory
@@ -47,8 +48,10 @@ def resolved(config: AnyModelConfig) -> AnyModelConfig:
     The model of the result has the same parameters and state.
 
     Raises:
-        ValueError: the smallest state of a mechanism exceeds its `match_state_bytes`.
+        ValueError: it is not a configuration of a model, or the smallest state of a mechanism exceeds its
+            `match_state_bytes`.
     """
+    instance_of(config, BaseModelConfig, "config")
     stacks = dict(config.stacks)
     for name, stack in stacks.items():
         memory = stack.memory
@@ -90,6 +93,7 @@ def _memory_shapes(stack: StackConfig) -> dict[str, Any]:
 def resolved_memory(config: AnyMemoryConfig, *, d_model: int, segment_length: int, dtype: Any) -> AnyMemoryConfig:
     """The configuration with `match_state_bytes`, if given, replaced by the `memory_size` that follows from it."""
     shapes = {"d_model": d_model, "segment_length": segment_length, "dtype": dtype}
+    instance_of(config, MemoryConfig, "memory")
     if not isinstance(config, SizedMemoryConfig) or config.match_state_bytes is None:
         return config
     return _matched(config, config.match_state_bytes, **shapes)

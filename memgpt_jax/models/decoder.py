@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory import resolved
@@ -60,6 +61,7 @@ class MemGPT(Model[ModelState]):
     decayed: ClassVar[tuple[str, ...]] = ("embedding", "position_embedding", "relative_embedding")
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        instance_of(rngs, nnx.Rngs, "rngs")
         self.config = config = resolved(config)
         normal = jax.nn.initializers.normal(config.d_model**-0.5, jnp.float32)
         self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, config.d_model)))

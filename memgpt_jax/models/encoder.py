@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.memory import resolved
@@ -51,6 +51,7 @@ class Encoder(Model[EncoderState]):
 
         The embedding of the decoder says nothing about features: their tokens then have none.
         """
+        instance_of(rngs, nnx.Rngs, "rngs")
         self.config = config = resolved(config)
         width = config.d_model
         normal = jax.nn.initializers.normal(width**-0.5, jnp.float32)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config.checks import dtype_name
+from memgpt_jax.config.checks import dtype_name, instance_of
 from memgpt_jax.config.memory import Alignment, MemoryConfig
 from memgpt_jax.config.model import ComputeType, MemoryLayerConfig, Norm
 from memgpt_jax.config.model import Fusion as FusionName
@@ -132,6 +132,7 @@ class MemoryLayer(nnx.Module):
         """
         if fusion == "attention":
             raise ValueError("fusion='attention' needs the self-attention of a model's layer")
+        instance_of(rngs, nnx.Rngs, "rngs")
         config = MemoryLayerConfig(
             memory=resolved_memory(memory, d_model=d_model, segment_length=segment_length, dtype=dtype_name(dtype)),
             d_model=d_model,

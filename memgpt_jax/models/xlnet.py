@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import XLNetConfig
 from memgpt_jax.memory import resolved
@@ -144,6 +144,7 @@ class XLNet(Model[EncoderState]):
     decayed: ClassVar[tuple[str, ...]] = ("embedding", "query_embedding")
 
     def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
+        instance_of(rngs, nnx.Rngs, "rngs")
         self.config = config = resolved(config)
         normal = jax.nn.initializers.normal(config.d_model**-0.5, jnp.float32)
         self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, config.d_model)))
