@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from memgpt_jax.config.checks import check
 from memgpt_jax.shapes import Array, Float, Float32
 
 
@@ -36,9 +37,14 @@ def gated_fusion(
     """f = lambda * h + (1 - lambda) * r with lambda = sigmoid(gate_logit), in float32; returns (f, lambda).
 
     Each of C gates controls D / C consecutive channels: C = D is one gate per channel, C = H one per head.
+
+    Raises:
+        ValueError: C does not divide D.
     """
+    width, gates = stream.shape[-1], gate_logit.shape[-1]
+    check(gates >= 1 and width % gates == 0, f"the number of gates must divide the {width} channels, got {gates}")
     gate = jax.nn.sigmoid(gate_logit.astype(jnp.float32))
-    return blend(jnp.repeat(gate, stream.shape[-1] // gate.shape[-1], axis=-1), stream, read), gate
+    return blend(jnp.repeat(gate, width // gates, axis=-1), stream, read), gate
 
 
 def gated_modalities(

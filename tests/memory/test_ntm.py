@@ -240,3 +240,8 @@ def test_stats_tell_where_the_heads_are():
 def test_illegal_values_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(NTMMemoryConfig(), **changes)
+
+
+def test_an_even_number_of_shifts_has_no_middle():
+    with pytest.raises(ValueError, match="distance must have an odd number of offsets, from -r to r, got 2"):
+        shift_weights(jnp.eye(4)[None, :1], jnp.array([[[0.0, 1.0]]]))

@@ -22,6 +22,13 @@ def test_gated_fusion_equals_numpy(gates):
     np.testing.assert_allclose(gate, reference.sigmoid(logit), atol=1e-6)
 
 
+@pytest.mark.parametrize("gates", [3, 8, 0])
+def test_the_number_of_gates_divides_that_of_channels(gates):
+    stream = jnp.zeros((1, 2, 4))
+    with pytest.raises(ValueError, match=f"the number of gates must divide the 4 channels, got {gates}"):
+        gated_fusion(stream, stream, jnp.zeros((1, 2, gates)))
+
+
 def test_saturated_fusion_passes_one_side_exactly():
     stream, read = jnp.ones((1, 1, 4)), jnp.full((1, 1, 4), jnp.float32(7))
     np.testing.assert_array_equal(gated_fusion(stream, read, jnp.full((1, 1, 4), 100.0))[0], stream)

@@ -11,6 +11,7 @@ network with dynamic external memory" (Graves et al., 2016), Methods.
 import jax
 import jax.numpy as jnp
 
+from memgpt_jax.config.checks import check
 from memgpt_jax.shapes import Array, Float32
 
 EPSILON = 1e-6
@@ -41,8 +42,13 @@ def shift_weights(weights: Float32[Array, "B H M"], distance: Float32[Array, "B 
     """Circular convolution w'_i = sum_o s_o w_(i-o mod M), for o from -r to r, in this order in `distance`.
 
     NTM, equation 8.
+
+    Raises:
+        ValueError: the number of offsets, 2 r + 1, is even.
     """
-    reach = distance.shape[-1] // 2
+    offsets = distance.shape[-1]
+    check(offsets % 2 == 1, f"distance must have an odd number of offsets, from -r to r, got {offsets}")
+    reach = offsets // 2
     moved = [jnp.roll(weights, offset, axis=-1) for offset in range(-reach, reach + 1)]
     return sum(distance[..., i, None] * moved[i] for i in range(1, len(moved))) + distance[..., 0, None] * moved[0]
 
