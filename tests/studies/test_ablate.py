@@ -52,7 +52,8 @@ def test_runs_of_one_size_have_no_such_plot(tmp_path, figures):
 def test_a_size_that_nothing_fits_ends_it_at_once(tmp_path, memgpt):
     words = ["recall", "--sweep", "model.memory.match_state_bytes=4096,4", "--workdir", tmp_path / "new"]
     error = memgpt("ablate", *words, code=2)
-    assert "match_state_bytes=4: the smallest state of KVMemoryConfig has" in error
+    named = "error: model.memory.match_state_bytes=4: match_state_bytes=4: the smallest state of KVMemoryConfig has"
+    assert named in error
     assert not (tmp_path / "new").exists()
 
 
@@ -98,11 +99,18 @@ def test_runs_are_compared_by_a_metric_that_all_have(tmp_path, figures):
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
 
 
-def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, memgpt):
+def test_an_illegal_combination_is_named(tmp_path, memgpt):
+    words = ["recall", "--sweep", "model.memory.num_heads=1,0", "seed=0,1", "--workdir", tmp_path / "new"]
+    error = memgpt("ablate", *words, code=2)
+    assert "error: model.memory.num_heads=0,seed=0: " in error and "num_heads must be at least 1, got 0" in error
+
+
+@pytest.mark.parametrize("kind", [RunError, ValueError])
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, memgpt, kind):
     def train(config, workdir):
         workdir.mkdir(parents=True)
         if config.seed == 1:
-            raise RunError("the loss is not finite")
+            raise kind("the loss is not finite")
         return {"evaluation": {"accuracy": 0.5}}
 
     monkeypatch.setattr(ablate, "train", train)

@@ -131,10 +131,23 @@ def report(combinations: list[dict[str, str]], results: list[dict[str, Any]], wo
 
 def config_of(
     config: ExperimentConfig, named: Mapping[str, ExperimentConfig], values: Mapping[str, str]
-) -> ExperimentConfig:
-    """The config of a combination, with its swept fields. Args: config: unless `config` is swept; named: by name."""
+) -> tuple[ExperimentConfig, int]:
+    """The config of a combination, with its swept fields, and the bytes of its layers' state.
+
+    Args:
+        config: the config to change, unless `config` is swept.
+        named: the swept configs by name.
+        values: the combination.
+
+    Raises:
+        ValueError: a field or a value is wrong; the message begins with the name of the run.
+    """
     fields = {name: word for name, word in values.items() if name != "config"}
-    return override(named.get(values.get("config", ""), config), sweep_words(fields))
+    try:
+        changed = override(named.get(values.get("config", ""), config), sweep_words(fields))
+        return changed, layer_memory_bytes(changed.model)
+    except ValueError as error:
+        raise ValueError(f"{run_name(values)}: {error}") from None
 
 
 @one_line_errors((RunError, ValueError))
@@ -145,14 +158,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = {values["config"] for values in combinations if "config" in values}
     named = {name: parse(Arguments, __doc__, [name, *words[1:]])[0] for name in names}
     configs = [config_of(config, named, values) for values in combinations]  # refuses wrong values
-    sizes = [layer_memory_bytes(run_config.model) for run_config in configs]
     console, done, results, failed, table = Console(markup=False), [], [], [], ""
-    for number, (values, run_config, size) in enumerate(zip(combinations, configs, sizes, strict=True), start=1):
+    for number, (values, (run_config, size)) in enumerate(zip(combinations, configs, strict=True), start=1):
         name = run_name(values)
         console.print(f"run {number} of {len(combinations)}: {name}")
         try:
             result = train(run_config, arguments.workdir / name)["evaluation"]
-        except RunError as error:
+        except (RunError, ValueError) as error:
             failed.append(f"{name}: {error}")
             continue
         finally:
