@@ -166,8 +166,9 @@ class EvaluationConfig:
 
     split: Literal["valid", "test"] = "valid"
     """Split to evaluate."""
-    max_documents: int | None = 32
-    """Maximum number of documents, taken from the start of the split. None: all."""
+    max_documents: int | None = None
+    """Maximum number of documents, examples, queries or users, taken from the start of the split. Files that are sorted
+    by label then give few labels. None: all."""
     max_tokens: int | None = 8192
     """Maximum number of tokens per document, taken from its start. None: all."""
     batch_size: int = 8

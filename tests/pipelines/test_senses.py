@@ -34,7 +34,7 @@ def experiment(data, features, **changes):
         data=data,
         optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=1),
         training=TrainingConfig(steps=40, batch_size=8, sequence_length=64, carry_state=False, checkpoint_every=40),
-        evaluation=EvaluationConfig(batch_size=4, chunk_length=64, max_documents=None),
+        evaluation=EvaluationConfig(batch_size=4, chunk_length=64),
         **changes,
     )
 
@@ -46,8 +46,8 @@ def noise(rng, label):
 
 def test_pictures_are_learned(tmp_path):
     rng = np.random.default_rng(0)
-    files = {f"{label}/{n:02}.png": png(Image.fromarray(noise(rng, label))) for label in (0, 1) for n in range(24)}
-    data = mg.PicturesConfig(path=str(written(tmp_path / "data", files)), height=8, width=8, test_last=8, flip=True)
+    files = {f"{label}/{n:02}.png": png(Image.fromarray(noise(rng, label))) for label in (0, 1) for n in range(40)}
+    data = mg.PicturesConfig(path=str(written(tmp_path / "data", files)), height=8, width=8, test_last=24, flip=True)
     config = experiment(data, PATCHES)
     result = mg.train(config, tmp_path / "run", print_progress=False)["evaluation"]
     assert result["examples"] == 3
@@ -55,7 +55,7 @@ def test_pictures_are_learned(tmp_path):
     assert run.config.model.head.output_names == ("0", "1")
     on_test = dataclasses.replace(config.evaluation, split="test")
     found = evaluate(dataclasses.replace(run.config, evaluation=on_test), run.params)
-    assert found["examples"] == 16 and found["accuracy"] > 0.85 and all("/" in m["where"] for m in found["mistakes"])
+    assert found["examples"] == 48 and found["accuracy"] > 0.85 and all("/" in m["where"] for m in found["mistakes"])
     see, test = mg.pipeline(tmp_path / "run"), [str(tmp_path / f"data/{label}/23.png") for label in (0, 1)]
     first, second = see(test)
     assert [row["label"] for row in first] == ["0", "1"] and [row["label"] for row in second] == ["1", "0"]
@@ -81,7 +81,7 @@ def test_sounds_are_learned(tmp_path):
     run = mg.load_run(tmp_path / "run")
     on_test = dataclasses.replace(config.evaluation, split="test", chunk_length=128)
     found = evaluate(dataclasses.replace(run.config, evaluation=on_test), run.params)
-    assert found["examples"] == 16 and found["accuracy"] > 0.85
+    assert found["examples"] == 48 and found["accuracy"] > 0.85
 
 
 @pytest.mark.parametrize(

@@ -191,9 +191,11 @@ def test_results_by_length_are_a_table_and_a_plot(tmp_path, capsys, monkeypatch)
     assert command.comparable(results) == found and command.comparable(other) == command.comparable({"a": {}}) == {}
 
 
-@pytest.mark.parametrize("kind", ["multi_labels", "numbers"])
-def test_the_table_has_all_results_of_labels_and_numbers(kind):
-    names = measured_names(TASK_EVALUATORS[kind].evaluate)
+@pytest.mark.parametrize(
+    ("kind", "count"), [("multi_labels", "examples"), ("numbers", "numbers"), ("ranking", "users")]
+)
+def test_the_table_has_all_results_and_says_how_much_was_read(kind, count):
+    names = [*measured_names(TASK_EVALUATORS[kind].evaluate), count]
     table = command.results_table({"a": dict.fromkeys(names, 0.25)})
     assert {column.header for column in table.columns} == {"run", *(name.replace("_", " ") for name in names)}
 

@@ -98,6 +98,9 @@ COLUMNS = (
     "pairs",
     "perplexity_per_token",
     "perplexity_per_word",
+    "examples",
+    "numbers",
+    "users",
     "documents",
     "tokens",
 )
