@@ -8,6 +8,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.extras import library
 from memgpt_jax.config.texts import PERSONAL, Personal
 from memgpt_jax.data.text.cleaned import Cleaned, Edit, edited
+from memgpt_jax.data.text.steps import normalized
 
 Names = Callable[[str], Iterable[Mapping[str, Any]]]
 """A tagger: the entities of a text, each with `entity_group`, `start` and `end`, as of `mg.pipeline(...)` with
@@ -74,26 +75,69 @@ def _add(found: list[Found], more: Iterable[Found]) -> None:
 
 
 Spans = Iterator[tuple[int, int]]
-LOCAL = r"[\w!#$%&'*+/=?^`{|}~-]"
+GAP = r"[ \u00a0\u2009\u202f\u2010-\u2013-]"
+"""A space or a hyphen between groups of digits."""
+LATIN = r"a-zA-Z\u00c0-\u024f"
+UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+"""Scripts that are written without spaces between words, or with endings at foreign words: an address ends there."""
+LOCAL = rf"(?:(?![{UNSPACED}])[\w!#$%&'*+/=?^`{{|}}~-])"
 LABEL = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
 MAIL = re.compile(
-    rf"(?<!{LOCAL}){LOCAL}{{1,64}}(?:\.{LOCAL}{{1,64}}){{0,16}}"
-    rf"@(?:{LABEL}\.){{1,16}}(?:xn--[a-z0-9-]{{2,59}}|[^\W\d_]{{2,63}})(?![\w@])"
+    rf"(?:(?<!{LOCAL}){LOCAL}{{1,64}}(?:\.{LOCAL}{{1,64}}){{0,16}}|(?<![{UNSPACED}])[{UNSPACED}]{{1,64}})"
+    rf"@(?:{LABEL}\.){{1,16}}"
+    rf"(?:xn--[a-z0-9-]{{2,59}}(?![^\W_]|@)|[{LATIN}]{{2,63}}(?![{LATIN}\d@])|[^\W\d_{LATIN}]{{2,63}}(?![^\W_{LATIN}]|@))"
 )
-CARD = re.compile(r"(?<![\w.,+-])\d(?:[ -]?\d){12,18}(?![\w-]|[.,]\d)", re.ASCII)
-IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}", re.ASCII | re.IGNORECASE)
+DIGITS = re.compile(rf"(?<![0-9])[0-9]+(?:{GAP}[0-9]+)*")
+ISSUED = re.compile("[3-6]|2[2-7]")
+"""First digits of the numbers of payment cards."""
+GROUPED = ((4, 4, 4, 4, 3), (4, 4, 4, 4), (4, 6, 5), (4, 6, 4))
+"""Digits of the groups in which payment cards are printed."""
+IBAN = re.compile(rf"(?<![^\W_])[A-Z]{{2}}\d{{2}}(?:{GAP}?[A-Z0-9]){{11,30}}", re.ASCII | re.IGNORECASE)
 
 
 def _mails(text: str, regions: Sequence[str]) -> Spans:
-    yield from (match.span() for match in MAIL.finditer(text) if len(match[0]) <= 254) if "@" in text else ()
+    if "@" not in text:
+        return
+    composed = normalized(text)
+    for match in MAIL.finditer(composed.text):
+        if len(match[0]) <= 254:
+            yield composed.span(*match.span())
 
 
 def _cards(text: str, regions: Sequence[str]) -> Spans:
-    """Numbers of 13 to 19 digits whose Luhn checksum is right, in groups by spaces or hyphens."""
-    for match in CARD.finditer(text):
-        digits = re.sub("[ -]", "", match[0])
-        if digits[0] in "23456" and library("stdnum.luhn", SCRUBBING).is_valid(digits):
+    """Numbers of 13 to 19 digits of an issuer whose Luhn checksum is right.
+
+    In a row of groups that spaces or hyphens separate, the whole row is tested, and then each group and each series of
+    groups of `GROUPED`: a date or a code may follow.
+    """
+    for match in DIGITS.finditer(text):
+        if _is_card(text, *match.span()):
             yield match.span()
+            continue
+        groups = [(match.start() + g.start(), match.start() + g.end()) for g in re.finditer("[0-9]+", match[0])]
+        number = 0
+        while number < len(groups):
+            for count in (5, 4, 3, 1):
+                chosen = groups[number : number + count]
+                sizes, span = tuple(last - first for first, last in chosen), (chosen[0][0], chosen[-1][1])
+                if (sizes in GROUPED or count == 1) and _is_card(text, *span):
+                    yield span
+                    number += count - 1
+                    break
+            number += 1
+
+
+def _is_card(text: str, first: int, last: int) -> bool:
+    """Whether `text[first:last]` is the number of a card, and no part of a word or of a decimal number."""
+    before, after = text[max(0, first - 2) : first], text[last : last + 2]
+    digits = re.sub("[^0-9]", "", text[first:last]) if last - first <= 37 else ""
+    return (
+        13 <= len(digits) <= 19
+        and ISSUED.match(digits) is not None
+        and not (before[-1:].isalnum() or before[-1:] == "+" or re.fullmatch(r"\d\.", before))
+        and not (after[:1].isalnum() or re.fullmatch(r"\.\d", after))
+        and library("stdnum.luhn", SCRUBBING).is_valid(digits)
+    )
 
 
 def _ibans(text: str, regions: Sequence[str]) -> Spans:
