@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -89,9 +90,15 @@ class TaggedTextConfig(ExamplesConfig):
         """The tags of a document, without spaces around them. Raises `ValueError` if they are not a list of texts."""
         return [tag.strip() for tag in record.texts(self.tag_column)]
 
+    def words_and_tags(self, record: Record) -> tuple[list[str], list[str]]:
+        """The words of a record and as many tags. Raises `ValueError` if their numbers differ."""
+        words, tags = record.texts(self.text_column), self.tags_of(record)
+        check(len(words) == len(tags), f"{record.where}: {len(words)} words and {len(tags)} tags")
+        return words, tags
+
     def _joined(self, records: list[Record]) -> Record:
-        columns = (self.text_column, self.tag_column)
-        values = {column: [item for record in records for item in record.texts(column)] for column in columns}
+        words, tags = zip(*map(self.words_and_tags, records), strict=True)
+        values = {self.text_column: list(chain(*words)), self.tag_column: list(chain(*tags))}
         return replace(records[0], values=values)
 
     @property
@@ -141,8 +148,7 @@ class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
         return [" ".join(clean_words(words, config.clean)) for words in documents]
 
     def _example(self, record: Record) -> TaggedExample:
-        words, tags = record.texts(self.config.text_column), self.config.tags_of(record)
-        check(len(words) == len(tags), f"{record.where}: {len(words)} words and {len(tags)} tags")
+        words, tags = self.config.words_and_tags(record)
         check(bool(words), f"{record.where}: there are no words")
         check(any(tags), f"{record.where}: no word has a tag")
         for tag in tags:
