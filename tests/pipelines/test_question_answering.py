@@ -274,6 +274,30 @@ def test_no_text_is_in_two_splits_whatever_the_order(tmp_path):
     assert [len(QuestionsTask(config, split, BYTES).examples) for split in SPLITS] == [8, 8, 4]
 
 
+def test_articles_that_share_a_text_are_in_one_split(tmp_path):
+    texts = ["a x", "b x", "c x", "d x", "a x", "e x"]
+    rows = [row_of(text, "x", 2) | {"title": f"t{number}"} for number, text in enumerate(texts)]
+    rows[5]["title"] = "t1"
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = QuestionsConfig(train=str(tmp_path / "a.jsonl"), valid_every=2, test_every=3)
+    found = [[example.text[0] for example in QuestionsTask(config, split, BYTES).examples] for split in SPLITS]
+    assert sorted(map(sorted, found)) == [["a", "a", "d"], ["b", "e"], ["c"]]
+
+
+def test_an_id_that_is_used_twice_is_refused(tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        rows = [row_of(f"{name} {number}", name) | {"id": number} for number in range(3)]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=r"b.jsonl, line 1: another question has the id 0, .*a.jsonl, line 1"):
+        QuestionsConfig(train=str(tmp_path)).records("train")
+    folder = tmp_path / "squad"
+    folder.mkdir()
+    for name in ("c.json", "d.json"):
+        squad(folder, name=name)
+    with pytest.raises(ValueError, match=r"d.json, article 1.*: another question has the id '0-0'"):
+        QuestionsConfig(train=str(folder), valid=str(folder), form="squad").records("train")
+
+
 def squad(tmp_path, change=lambda content: None, name="squad.json.gz"):
     content = {
         "data": [

@@ -1,6 +1,6 @@
 """The files of a task's examples, and their splits."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -204,14 +204,14 @@ def read_split(
     split: str,
     join: Callable[[list[Record]], Record] | None = None,
     *,
-    unit: Callable[[Record], object] = lambda record: record.where,
+    units: Callable[[list[Record]], Sequence[object]] = lambda records: [record.where for record in records],
 ) -> list[Record]:
     """The records of a split, in the order of the files.
 
     Args:
         join: makes one record of all records of a file, before records are counted; default: records stay as they are.
-        unit: what parts of a file are made of: records of an equal unit are counted as one, where the first of them
-            is; default: each record is counted.
+        units: what parts of a file are made of, for each of its records: records of an equal unit are counted as one,
+            where the first of them is; default: each record is counted.
 
     Raises:
         ValueError: a file cannot be read, there is no such split, or it is empty.
@@ -228,7 +228,7 @@ def read_split(
     )
     records = _read(config.train or "" if own is None else own, config, join)
     if own is None or (split == "test" and config.test_every is not None):
-        records = _part(records, config, split, unit)
+        records = _part(list(records), config, split, units)
     records = list(records)
     if split == "train":
         records = records[: config.max_examples]
@@ -240,13 +240,12 @@ def read_split(
 
 
 def _part(
-    records: Iterable[Record], config: ExamplesConfig, split: str, unit: Callable[[Record], object]
+    records: list[Record], config: ExamplesConfig, split: str, units: Callable[[list[Record]], Sequence[object]]
 ) -> Iterator[Record]:
     """The records of a split: every `test_every`-th one for `test`; for the others a part of `train`."""
     splits: dict[object, str] = {}
     others, with_test = 0, config.test_every is not None and (split == "test" or config.test is None)
-    for record in records:
-        name = unit(record)
+    for record, name in zip(records, units(records), strict=True):
         if name not in splits:
             number = len(splits) + 1
             if with_test and (number + config.test_fold) % (config.test_every or 1) == 0:

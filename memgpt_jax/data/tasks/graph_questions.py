@@ -125,7 +125,7 @@ class GraphQuestionsTask(ExamplesTask[GraphQuestionsConfig]):
         self.graph = Graph(triples, self.config.relations)
         self.neighbourhoods = Neighbourhoods(self.graph, triples)
         self.questions = questions(self.config, split)
-        self.content = digest(tuple(triples), *self.questions)
+        self.content = digest(tuple(triples), *(question[1:] for question in self.questions))  # files may move
         missing = sum(self.graph.number_of(question.topic) is None for question in self.questions)
         if missing:
             logger.warning("split %s: the topics of %d questions are in no triple", split, missing)

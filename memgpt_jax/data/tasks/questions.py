@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.data.batch import Batch, zeros
@@ -21,8 +23,8 @@ from memgpt_jax.data.tokenizers.base import Tokenizer
 class QuestionsConfig(ExamplesConfig):
     """Predict where the answer to a question starts and ends in a text, from SQuAD's JSON or from tables.
 
-    Parts of `train` for `valid` and `test` are made of whole articles (`title`), or without titles of whole texts: no
-    text is in two splits.
+    Parts of `train` for `valid` and `test` are made of whole articles (`title`), or without titles of whole texts.
+    Articles that share a text are one article: no text is in two splits.
     """
 
     text_column: str = "context"
@@ -54,8 +56,33 @@ class QuestionsConfig(ExamplesConfig):
         return {"no_answer": self.no_answer, "overlap": self.overlap, "question_types": self.question_types}
 
     def records(self, split: str) -> list[Record]:
-        """The questions of a split."""
-        return read_split(self, split, unit=lambda record: record.values.get("title") or record.text(self.text_column))
+        """The questions of a split. Raises `ValueError` if two have the same `id`."""
+        records = read_split(self, split, units=self._articles)
+        _check_ids(records)
+        return records
+
+    def _articles(self, records: list[Record]) -> list[int]:
+        """The number of the article of each question: the connected parts of the graph of titles and texts."""
+        _check_ids(records)
+        nodes: dict[tuple[str, str], int] = {}
+        edges = np.empty((len(records), 2), np.int64)
+        for edge, record in zip(edges, records, strict=True):
+            text = "text", record.text(self.text_column)
+            title = record.values.get("title")
+            keys = (text if title is None or title == "" else ("title", str(title))), text
+            edge[:] = [nodes.setdefault(key, len(nodes)) for key in keys]
+        graph = coo_array((np.ones(len(edges)), tuple(edges.T)), shape=(len(nodes), len(nodes)))
+        return connected_components(graph, directed=False)[1][edges[:, 0]].tolist()
+
+
+def _check_ids(records: list[Record]) -> None:
+    """Raise `ValueError` if two records have the same `id`."""
+    seen: dict[object, str] = {}
+    for record in records:
+        name = record.values.get("id")
+        if name is not None and name != "":
+            earlier = seen.setdefault(str(name), record.where)
+            check(earlier == record.where, f"{record.where}: another question has the id {name!r}, {earlier}")
 
 
 class Question(NamedTuple):
@@ -96,7 +123,7 @@ class QuestionsTask(ExamplesTask[QuestionsConfig]):
         """Raises `ValueError` if a text, question or answer is missing or does not fit, or there is no tokenizer."""
         super().__init__(config, split, tokenizer)
         self.examples = [self._example(record) for record in self.config.records(split)]
-        self.content = digest(*self.examples)
+        self.content = digest(*(example[1:] for example in self.examples))  # files may move
         self.texts: dict[str, EncodedText] = {}
         for example in self.examples:
             if example.text not in self.texts:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from memgpt_jax.data import TASKS, tokenizer_of
+from memgpt_jax.data import TASKS, make_task, tokenizer_of
 from memgpt_jax.data.examples.records import read_records
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledTextTask, document_ids
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig
@@ -239,6 +239,14 @@ def test_tags_that_do_not_fit_are_named(tmp_path):
     )
     with pytest.raises(ValueError, match=r"a.jsonl, line 1: 2 words and 1 tags"):
         TaggedTextTask(TaggedTextConfig(train=str(path), tag_column="tags"), "train", BYTES)
+    moved = [
+        {"words": ["a"], "tags": ["O"]},
+        {"words": ["b", "c"], "tags": ["X"]},
+        {"words": ["d"], "tags": ["O", "X"]},
+    ]
+    path = written(tmp_path / "moved.jsonl", json_lines(moved))
+    with pytest.raises(ValueError, match=r"moved.jsonl, line 2: 2 words and 1 tags"):
+        TaggedTextConfig(train=str(path), tag_column="tags", document="file").records("train")
     path = written(tmp_path / "b.conll", "a\tO\nb\tB\tx\n")
     with pytest.raises(ValueError, match=r"b.conll, line 2 has 3 columns, and the lines before it 2"):
         list(read_records(path, "conll"))
@@ -281,7 +289,7 @@ LABELLED = [{"text": f"text {i}", "label": "ab"[i % 2], "number": i, "id": f"{i}
 CONLL = "".join(f"text A\n{i} B\n\n" for i in range(4))
 
 
-@pytest.mark.parametrize(
+FILES = pytest.mark.parametrize(
     ("kind", "name", "content", "options"),
     [
         (LabelledTextConfig, "a.jsonl", json_lines(LABELLED), {}),
@@ -300,6 +308,24 @@ CONLL = "".join(f"text A\n{i} B\n\n" for i in range(4))
         (RetrievalConfig, "a.jsonl", json_lines(LABELLED), {}),
     ],
 )
+
+
+@FILES
+def test_a_run_is_resumed_after_its_files_have_moved(tmp_path, kind, name, content, options):
+    """The digest of the examples, which a resumed run compares, does not depend on the place of the file."""
+    found = []
+    for folder in (tmp_path / "here", tmp_path / "there"):
+        folder.mkdir()
+        if kind is RetrievalConfig:
+            judged = written(folder / "j.txt", "".join(f"{i} 0 d 1\n" for i in range(4)))
+            documents = written(folder / "d.jsonl", json_lines([{"id": "d", "text": "found"}]))
+            options = {"documents": str(documents), "judgements": str(judged)}
+        config = kind(train=str(written(folder / name, content)), **options)
+        found.append(make_task(config, "train", BYTES).content)
+    assert found[0] == found[1]
+
+
+@FILES
 def test_a_tokenizer_is_trained_on_the_training_split(tmp_path, kind, name, content, options):
     path = str(written(tmp_path / name, content))
     if kind is RetrievalConfig:

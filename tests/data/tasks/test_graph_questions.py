@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -59,6 +60,13 @@ def test_neighbourhoods_by_hand(settings, tmp_path):
         assert len(around.triples) <= most and {*around.triples[:, 0]} <= {0, *around.triples[:, 2]}
         assert around.triples[:, ::2].max() == len(around.entities) - 1 <= len(around.triples)
     assert not len(neighbourhoods.around(None, 2, 8).triples)
+
+
+def test_a_run_is_resumed_after_its_files_have_moved(settings, tmp_path):
+    """The digest of the questions, which a resumed run compares, does not depend on the place of the file."""
+    moved = settings | {"test": str(shutil.copy(settings["test"], tmp_path / "moved.txt"))}
+    first, second = (GraphQuestionsTask(GraphQuestionsConfig(**files), "test") for files in (settings, moved))
+    assert first.content == second.content and first.questions != second.questions
 
 
 def test_rows_by_hand(settings, caplog):
