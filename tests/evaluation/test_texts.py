@@ -20,6 +20,29 @@ def test_equal_texts_have_the_best_values():
     assert "nrefs:1" in found["bleu_signature"] and found["exact_match_interval"] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    "text", ["Мама мыла раму", "我爱你们", "नमस्ते दुनिया जी", "ภาษาไทย", "Καλημέρα σε όλους", "안녕 세상 여러분"]
+)
+def test_equal_texts_have_the_best_values_in_every_script(text):
+    other = " ".join(reversed(text.split())) if " " in text else text[::-1]
+    found = text_metrics(["rouge"], [text, other], [[text], [text]])
+    assert found["rouge1"] == 1 and 0.5 <= found["rouge_l"] < 1
+    if " " not in text:
+        bleu = text_metrics(["bleu"], [text], [[text]])
+        assert bleu["bleu"] == pytest.approx(100) and "tok:char" in bleu["bleu_signature"]
+    assert "tok:13a" in text_metrics(["bleu"], [text], [["a b"]])["bleu_signature"]
+
+
+def test_texts_in_latin_letters_have_the_scores_of_rouge_score():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    theirs = RougeScorer(list(texts.ROUGE), use_stemmer=True)
+    pairs = [("The cats' running, naïve_2 cafés\nran home!", "a cat ran: naive 2 café's\nrunning homes"), ("", "a b")]
+    for text, reference in pairs:
+        expected = [theirs.score(reference, text)[name].fmeasure for name in texts.ROUGE]
+        assert texts.SCORES["rouge"](text, [reference]) == expected
+
+
 def test_values_by_hand():
     """ROUGE-1 of `the cat sat` for `the cats sat down`: 3 of 3 and 3 of 4 stems, F1 6/7; ROUGE-2: 2/2, 2/3, F1 4/5."""
     found = text_metrics(["rouge", "exact"], ["the cat sat", "b"], [["the cats sat down"], ["a", "b"]])

@@ -1,6 +1,7 @@
 """Metrics of generated texts: BLEU and chrF by sacrebleu, ROUGE by rouge-score, word error rates by jiwer."""
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
@@ -15,6 +16,8 @@ from memgpt_jax.evaluation.metrics.intervals import bootstrap_interval
 from memgpt_jax.evaluation.metrics.spans import word_f1
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+"""Scripts without spaces between words, as in the module regex."""
 
 
 class TextMetrics(TypedDict):
@@ -23,11 +26,14 @@ class TextMetrics(TypedDict):
     bleu: NotRequired[float]
     """BLEU of the corpus, 0 to 100."""
     bleu_signature: NotRequired[str]
-    """The settings of BLEU and the version of sacrebleu."""
+    """The settings of BLEU and the version of sacrebleu: `tok:char` if most letters of the references are of scripts
+    without spaces between words, such as Chinese, and else `tok:13a`."""
     chrf: NotRequired[float]
     """chrF2 of the corpus, 0 to 100."""
     rouge1: NotRequired[float]
-    """Mean F1 of ROUGE-1 with stemming, 0 to 1; of several references the best one counts."""
+    """Mean F1 of ROUGE-1 with stemming, 0 to 1; of several references the best one counts. Tokens are those of
+    rouge-score, and words in other scripts than Latin, of which rouge-score reads none, or their characters in scripts
+    without spaces."""
     rouge2: NotRequired[float]
     """As `rouge1`, of ROUGE-2."""
     rouge_l: NotRequired[float]
@@ -143,7 +149,10 @@ def _by_position(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
 
 
 def _bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
-    metric = library("sacrebleu.metrics").BLEU()
+    letters = "".join(itertools.chain(*references))
+    unspaced, all_letters = (_pattern(kind).findall(letters) for kind in (f"[{UNSPACED}]", r"\p{L}"))
+    tokens = "char" if 2 * len(unspaced) > len(all_letters) else "13a"
+    metric = library("sacrebleu.metrics").BLEU(tokenize=tokens)
     score = metric.corpus_score(list(texts), _by_position(references)).score
     return TextMetrics(bleu=float(score), bleu_signature=str(metric.get_signature()))
 
@@ -176,7 +185,34 @@ def _rouge(text: str, references: Sequence[str]) -> list[float]:
 
 @functools.cache
 def _rouge_scorer() -> Any:
-    return library("rouge_score.rouge_scorer").RougeScorer(list(ROUGE), use_stemmer=True)
+    latin = library("rouge_score.tokenizers").DefaultTokenizer(use_stemmer=True)
+    return library("rouge_score.rouge_scorer").RougeScorer(list(ROUGE), tokenizer=RougeTokenizer(latin))
+
+
+class RougeTokenizer:
+    """The tokenizer of rouge-score for letters and digits of ASCII, and a token for each word in other scripts.
+
+    Latin letters outside ASCII separate tokens, as in rouge-score, for the published figures of which they do.
+
+    Args:
+        latin: a tokenizer of rouge-score.
+    """
+
+    def __init__(self, latin: Any):
+        self.latin = latin
+        letter = rf"[[\p{{L}}\p{{Nd}}]--\p{{Latin}}--\p{{ASCII}}--[{UNSPACED}]]"
+        self.others = _pattern(rf"([{UNSPACED}]\p{{M}}*|(?:{letter}\p{{M}}*)+)")
+
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens of a text, in lower case."""
+        parts = self.others.split(text.lower())
+        return [token for i, part in enumerate(parts) for token in ([part] if i % 2 else self.latin.tokenize(part))]
+
+
+@functools.cache
+def _pattern(text: str) -> Any:
+    regex = library("regex")
+    return regex.compile(text, regex.V1)
 
 
 def _is_exact(text: str, references: Sequence[str]) -> bool:
