@@ -29,10 +29,12 @@ def read_sound(content: bytes, sample_rate: int, *, where: str = "the sound") ->
         where: name of the file, for messages.
 
     Raises:
-        ValueError: it is not sound, is damaged or empty, has a sample that is not finite, is shorter than a sample at
-            `sample_rate`, or soundfile or soxr, which it needs, is not installed.
+        ValueError: it is not sound, is damaged or empty (MP3 that ends early is not found out), has a sample that is
+            not finite, is shorter than a sample at `sample_rate`, or soundfile or soxr, which it needs, is not
+            installed.
     """
     soundfile = library("soundfile", "sounds", "senses")
+    _check_whole(content, where)
     try:
         samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except (RuntimeError, OSError) as error:  # soundfile.LibsndfileError is a RuntimeError
@@ -41,6 +43,24 @@ def read_sound(content: bytes, sample_rate: int, *, where: str = "the sound") ->
     check(samples.size > 0, f"{where}: the sound is empty")
     check(bool(np.isfinite(samples).all()), f"{where}: a sample is NaN or infinite")
     return resampled(samples, rate, sample_rate, where=where)
+
+
+STREAMED = 0x7FFF0000
+"""Programs that write WAV to a pipe give at least this size, as they do not know it."""
+
+
+def _check_whole(content: bytes, where: str) -> None:
+    """Raise `ValueError` if a WAV file ends before its samples; libsndfile would return those that are there."""
+    place = 12 if content[:4] == b"RIFF" else len(content)
+    while place + 8 <= len(content):
+        size, there = int.from_bytes(content[place + 4 : place + 8], "little"), len(content) - place - 8
+        if content[place : place + 4] == b"data":
+            check(
+                size <= there or size >= STREAMED,
+                f"{where}: the sound is damaged: it has {there} of {size} bytes of samples",
+            )
+            return
+        place += 8 + size + size % 2
 
 
 def resampled(samples: np.ndarray, rate: int, sample_rate: int, *, where: str = "the sound") -> np.ndarray:

@@ -196,12 +196,12 @@ def _files(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             contents = {item: archive.read(item) for item in archive.namelist() if not item.endswith("/")}
-        yield from ((name, io.BytesIO(content).getvalue) for name, content in contents.items())
+        yield from ((posixpath.normpath(name), io.BytesIO(content).getvalue) for name, content in contents.items())
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as archive:
             for member in archive:
                 if (file := archive.extractfile(member) if member.isfile() else None) is not None:
-                    yield member.name, io.BytesIO(file.read()).getvalue
+                    yield posixpath.normpath(member.name), io.BytesIO(file.read()).getvalue
     else:
         raise ValueError(f"data.path={str(path)!r} must be a folder, an archive (.tar, .zip) or a table of paths")
 
