@@ -222,6 +222,7 @@ def test_sounds_of_every_kind():
         (wav(np.zeros(0)), "the sound is empty"),
         (wav(np.array([0.0, np.nan]), subtype="FLOAT"), "a sample is NaN or infinite"),
         (b"RIFF", "it is not sound, or it is damaged"),
+        (wav(tone, 8000)[:9000], "the sound is damaged: it has 8956 of 16000 bytes of samples"),
     ):
         with pytest.raises(ValueError, match=f"x.wav: {message}"):
             sound.read_sound(content, 16000, where="x.wav")
@@ -354,6 +355,29 @@ def test_bad_settings_are_refused(tmp_path, files, options, message):
         options["path"] = str(written(tmp_path, files))
     with pytest.raises(ValueError, match=message):
         make_task(PicturesConfig(**options), "train").batch(0, 2, 64)
+
+
+def test_an_archive_of_the_current_folder_is_read(tmp_path, files):
+    """As `tar czf all.tar.gz -C FOLDER .` names its members."""
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
+        archive.add(written(tmp_path / "files", files), ".")
+    folder, packed = (make_task(PicturesConfig(path=str(tmp_path / name)), "train") for name in ("files", "all.tar.gz"))
+    assert folder.content == packed.content and packed.examples
+
+
+def test_sounds_that_are_cut_and_labels_that_are_absent_are_warned_of(tmp_path, caplog):
+    files = {
+        f"{name}/{number}.wav": wav(np.ones(size)) for number in range(4) for name, size in (("a", 640), ("b", 999))
+    }
+    config = SoundsConfig(path=str(written(tmp_path, files)), num_mels=4, valid_every=2)
+    task = make_task(config, "train")
+    task.batch(0, 2, 4)
+    assert "4 of 4 sounds" not in caplog.text and "sounds have more than" not in caplog.text
+    task.batch(0, 2, 3)
+    assert "2 of 4 sounds have more than the 3 tokens of a row, at most 4, and are cut in training" in caplog.text
+    for _ in range(2):
+        make_task(SoundsConfig(path=config.path, num_mels=4, valid_every=8, labels=("a", "b")), "valid")
+    assert caplog.text.count("split valid has no example of 1 labels: a") == 1
 
 
 def test_a_damaged_file_is_named(tmp_path, files):

@@ -1,7 +1,9 @@
 """The interface of a task: rows of tokens in which some targets are scored answers."""
 
+import functools
 import hashlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -13,6 +15,7 @@ from memgpt_jax.data.corpora.text import make_tokenizer
 from memgpt_jax.data.streams import seeded_batches
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
+logger = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=TaskConfig)
 
 
@@ -128,6 +131,24 @@ class FileTask(Task[Config]):
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         """The first batch of `batches` with a random seed."""
         return next(iter(self.batches(int(np.random.default_rng(rng).integers(2**31)), batch_size, length)))
+
+
+def warn_of_absent_labels(config: TaskConfig, split: str, found: Collection[str]) -> None:
+    """Warn once if a held-out split lacks some of the labels: its results do not hold for them.
+
+    Args:
+        config: of the task, with its `output_names`.
+        split: the name of the split.
+        found: the labels of its examples.
+    """
+    absent = [label for label in config.output_names if label not in found]
+    if absent and split != "train":
+        _warn_once(config, f"split {split} has no example of {len(absent)} labels: {', '.join(absent[:20])}")
+
+
+@functools.cache
+def _warn_once(config: TaskConfig, message: str) -> None:
+    logger.warning(message)
 
 
 def digest(*parts: object) -> str:

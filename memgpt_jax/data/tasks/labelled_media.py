@@ -13,7 +13,7 @@ from memgpt_jax.data.examples.files import LabelsConfig
 from memgpt_jax.data.examples.media import MediaConfig, MediaFile, read_media
 from memgpt_jax.data.examples.records import as_labels
 from memgpt_jax.data.examples.rows import packed_rows
-from memgpt_jax.data.tasks.base import FileTask, digest
+from memgpt_jax.data.tasks.base import FileTask, digest, warn_of_absent_labels
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
@@ -78,6 +78,7 @@ class LabelledMediaTask(FileTask[Config]):
         super().__init__(config.completed(), split, tokenizer)
         files = read_media(self.config, split)
         self.examples = [MediaExample(file.where, self._number(file)) for file in files]
+        warn_of_absent_labels(self.config, split, {file.label for file in files})
         self.decoded = [self.decode(file) for file in files]
         """What is held of each file in memory."""
         self.content = digest(*((file.content, file.label) for file in files))

@@ -13,7 +13,7 @@ from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import CutTextsConfig, LabelsConfig, read_split
 from memgpt_jax.data.examples.records import Record, as_labels
 from memgpt_jax.data.examples.rows import packed_rows, sampled_rows
-from memgpt_jax.data.tasks.base import digest
+from memgpt_jax.data.tasks.base import digest, warn_of_absent_labels
 from memgpt_jax.data.tasks.examples import ExamplesTask
 from memgpt_jax.data.text import Augmentation, clean
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -105,6 +105,8 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         """Raises `ValueError` if a record has no text or an unknown label, or there is no tokenizer."""
         super().__init__(config, split, tokenizer)
         self.examples = [self._example(record) for record in read_split(self.config, split)]
+        present = {self.config.labels[number] for example in self.examples for number in example.labels}
+        warn_of_absent_labels(self.config, split, present)
         on = split == "train" and self.config.augment.is_on
         self.augmentation = Augmentation(self.config.augment) if on else None
         """The changes of the texts of the training split; None: there are none."""

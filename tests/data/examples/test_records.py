@@ -259,6 +259,15 @@ def test_tags_may_have_spaces_around_them(tmp_path):
     assert task.config.tags == ("B-x", "O") and task.examples[0].tags == ["B-x", "O"]
 
 
+def test_a_split_without_a_label_of_training_gives_a_warning(tmp_path, caplog):
+    config = labelled(written(tmp_path / "a.jsonl", json_lines(ROWS)))
+    for split in ("train", "valid", "valid"):
+        LabelledTextTask(config, split, BYTES)
+    assert [record.message for record in caplog.records] == ["split valid has no example of 1 labels: a"]
+    LabelledTextTask(labelled(config.train, valid_every=3), "valid", BYTES)
+    assert len(caplog.records) == 1
+
+
 def test_training_does_not_see_the_labels_of_the_test_split(tmp_path):
     train = written(tmp_path / "train.jsonl", json_lines(ROWS))
     permuted = [row | {"label": "ba"["ab".index(row["label"])]} for row in ROWS]
