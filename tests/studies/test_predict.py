@@ -31,6 +31,7 @@ from memgpt_jax.evaluation import evaluate
 from memgpt_jax.models.heads import LabelHeadConfig, VectorHeadConfig
 from memgpt_jax.pipelines import pipeline
 from memgpt_jax.studies import entry
+from memgpt_jax.studies.commands import predict
 from memgpt_jax.studies.predictions import task_answers
 from memgpt_jax.studies.runs import reopen
 from tests.laws.runs import untrained_run
@@ -213,6 +214,16 @@ def test_errors_are_one_line(run_of, memgpt, tmp_path):
     for words in (["--text", "one"], ["--text", "one", "--input", tmp_path / "a.txt"]):
         assert "--column needs" in memgpt("predict", run_of("text"), *words, "--column", "review", code=2)
     assert "--rows is for runs on" in memgpt("predict", run_of("text"), "--text", "one", "--rows", 3, code=2)
+
+
+def test_lines_end_at_line_feeds_and_json_is_refused(tmp_path):
+    columns = predict.Columns(("text",), None)
+    (tmp_path / "a.txt").write_bytes("\ufeffone\rtwo\r\nthree\u2028four\n".encode())
+    lines = predict.input_lines(predict.Arguments(workdir=tmp_path, input=tmp_path / "a.txt"), columns)
+    assert [line.text for line in lines] == ["one\rtwo", "three\u2028four"]
+    (tmp_path / "a.json").write_text('[{"text": "one"}]')
+    with pytest.raises(ValueError, match=r"a.json must be a text file with one text per line, or a .jsonl file"):
+        predict.input_lines(predict.Arguments(workdir=tmp_path, input=tmp_path / "a.json"), columns)
 
 
 def test_a_file_of_another_command_is_not_changed(run_of, memgpt, tmp_path):

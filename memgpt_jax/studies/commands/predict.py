@@ -120,10 +120,11 @@ def input_lines(arguments: Arguments, columns: Columns) -> list[Line]:
     lines = [Line(number, text) for number, text in enumerate(arguments.text, start=1)]
     path = arguments.input
     if path is not None:
-        if path.suffix.lower() in (".csv", ".tsv", ".parquet", ".gz"):
+        if path.suffix.lower() in (".json", ".csv", ".tsv", ".parquet", ".gz"):
             raise ValueError(f"input {path} must be a text file with one text per line, or a .jsonl file")
         try:
-            content = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+            content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+            content = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"input {path} is not UTF-8 text: {error}") from None
         except OSError as error:
