@@ -24,6 +24,8 @@ class ReplyResult(ReplyMetrics):
     """Nats per reply: -ln of its probability among the candidates, by the head's temperature."""
     replies: int
     """Number of replies that are ranked."""
+    candidates: float
+    """Mean number of different turns among which a reply is ranked, itself included."""
     by_length: ByLength
     """`recall_1` by the number of words of the whole history."""
 
@@ -56,6 +58,7 @@ def evaluate_replies(config: ExperimentConfig, params: models.Params, task: Repl
     return ReplyResult(
         loss=-float(np.mean(np.asarray(jax.nn.log_softmax(logits))[:, 0], dtype=np.float64)),
         replies=len(replies),
+        candidates=float((~excluded).sum(axis=1).mean()),
         by_length=by_length("recall_1", "words of the history", sizes, lambda some: float(first[some].mean()), owners),
         **reply_metrics([ranks[group] for group in by_dialogue]),
     )

@@ -139,9 +139,10 @@ def test_the_evaluation_is_that_of_plain_loops_for_any_calls(task):
     texts = [*{reply.history for reply in valid.replies[:9]}, *valid.texts]
     found = end_outputs(model, params, [valid.ids(text) for text in texts], rows=4, length=16)
     vectors = dict(zip(texts, found, strict=True))
-    ranks, losses = [], []
+    ranks, losses, numbers = [], [], []
     for reply, row in zip(valid.replies[:9], valid.choices(), strict=False):
         others = [valid.texts[place] for place in {*row[1:]} if valid.texts[place] != reply.text]
+        numbers.append(1 + len(others))
         own, *rest = (float(vectors[reply.history] @ vectors[text]) for text in (reply.text, *others))
         ranks.append(1 + sum(score > own for score in rest))
         losses.append(np.log(sum(np.exp(score / 0.5) for score in (own, *rest))) - own / 0.5)
@@ -152,6 +153,7 @@ def test_the_evaluation_is_that_of_plain_loops_for_any_calls(task):
         assert found["mrr"] == pytest.approx(np.mean(1 / np.array(ranks))) and found["replies"] == 9
         assert found["recall_1"] == pytest.approx(np.mean(np.array(ranks) == 1))
         assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+        assert found["candidates"] == pytest.approx(np.mean(numbers)) and 1 < found["candidates"] < 5
     assert len(set(ranks)) > 1
 
 

@@ -87,6 +87,7 @@ COLUMNS = (
     "recall_1",
     "queries",
     "replies",
+    "candidates",
     "preferred",
     "preferred_error",
     "difference",
