@@ -20,7 +20,22 @@ from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.studies.command_line import assignments
 from memgpt_jax.studies.plots import label_of_seeds
 
-METRICS = ("accuracy", "next_sentence_accuracy", "bits_per_byte", "loss")
+METRICS = (
+    "accuracy",
+    "next_sentence_accuracy",
+    "bits_per_byte",
+    "f1",
+    "micro_f1",
+    "rmse",
+    "ndcg_10",
+    "hit_rate_10",
+    "mrr",
+    "recall_1",
+    "exact_match",
+    "rouge_l",
+    "bleu",
+    "loss",
+)
 """The metrics by which runs are compared, the first that all have."""
 
 

@@ -8,11 +8,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import StrMethodFormatter
 
 METRIC_LABELS = {
     "bits_per_byte": "bits per byte",
-    "loss": "loss (nats per token)",
+    "rmse": "root mean square error",
     "accuracy": "accuracy",
     "perplexity_per_token": "perplexity per token",
     "perplexity_per_word": "perplexity per word",
@@ -47,7 +48,7 @@ def plot_ablation(
     `lines` maps a label (of the other swept fields; "" if there are none) to {value of `field`: the metric of each
     seed}. Values are placed at equal distances in the order given, so that 0, 64, 1024 and words are all legible.
     """
-    figure, axes = new_figure(title, field, METRIC_LABELS.get(metric, metric))
+    figure, axes = new_figure(title, field, METRIC_LABELS.get(metric, metric.replace("_", " ")))
     ticks = list(dict.fromkeys(value for points in lines.values() for value in points))
     for label, points in lines.items():
         draw_line(axes, [ticks.index(value) for value in points], list(points.values()), label)
@@ -68,7 +69,7 @@ def plot_recall(
 
     `lines` maps a label to one list of `{length, METRIC, ...}` (see `recall_along_stream`) for each seed.
     """
-    figure, axes = new_figure(title, x_label, METRIC_LABELS.get(metric, metric))
+    figure, axes = new_figure(title, x_label, METRIC_LABELS.get(metric, metric.replace("_", " ")))
     ticks = sorted({point["length"] for seeds in lines.values() for point in seeds[0]})
     for label, seeds in lines.items():
         lengths = [point["length"] for point in seeds[0]]
@@ -140,7 +141,9 @@ def plot_state_bytes(
 
     `lines` maps a label to {bytes: the metric of each seed}. A mechanism without state is a dashed horizontal line.
     """
-    figure, axes = new_figure(title, "state of a layer (bytes per row)", METRIC_LABELS.get(metric, metric))
+    figure, axes = new_figure(
+        title, "state of a layer (bytes per row)", METRIC_LABELS.get(metric, metric.replace("_", " "))
+    )
     for label, points in lines.items():
         sizes = sorted(size for size in points if size > 0)
         if sizes:
@@ -172,6 +175,8 @@ def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write the figure as PNG; its folder is created."""
+    """Write the figure as PNG, with `$` in labels as it is; its folder is created."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_figure(str(path), dpi=160)

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.text import Text
 
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
 from memgpt_jax.studies import plots
-from memgpt_jax.studies.comparison import Lines
+from memgpt_jax.studies.comparison import Lines, shared_metric
 
 COPY = CopyConfig()
 
@@ -84,7 +85,20 @@ def test_recall(tmp_path, figures):
     losses = [[{"length": 10, "loss": 3.0}, {"length": 100, "loss": 5.0}]]
     plots.plot_recall({"a": losses}, tmp_path / "recall.png", x_label="items", metric="loss")
     (axes,) = figures[1].axes
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("items", "loss (nats per token)") and axes.get_ylim()[1] > 5
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("items", "loss") and axes.get_ylim()[1] > 5
+
+
+def test_dollars_are_no_formulas(tmp_path, figures):
+    labels = [r"$\frac$", "$5 to $9"]
+    plots.plot_confusion([[1, 2], [3, 4]], labels, tmp_path / "dollars.png", title="$x_$")
+    plots.plot_ablation({label: {label: [1.0]} for label in labels}, tmp_path / "dollars.png", "field", "loss")
+    assert (tmp_path / "dollars.png").is_file()
+    drawn = [text for figure in figures for text in figure.findobj(Text) if "$" in text.get_text()]
+    assert len(drawn) >= 9 and not any(text.get_parse_math() for text in drawn)
+
+
+def test_numbers_are_compared_by_their_error():
+    assert shared_metric([{"loss": 1.0, "rmse": 2.0}, {"loss": 1.0, "rmse": 3.0}]) == "rmse"
 
 
 def test_runs_that_differ_in_their_seed_share_a_label():
