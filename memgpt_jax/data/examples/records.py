@@ -19,6 +19,7 @@ from memgpt_jax.data.examples.squad import read_squad
 from memgpt_jax.data.examples.stories import fairytale, last_word, qmsum, squality
 from memgpt_jax.data.examples.trec import read_trec
 from memgpt_jax.data.examples.triple_lines import text_and_triples
+from memgpt_jax.data.tokenizers.files import refuse_surrogates
 from memgpt_jax.files.paths import shown
 
 Form = Literal[
@@ -42,17 +43,17 @@ Form = Literal[
 ]
 """`auto`: by the suffix .jsonl, .json (a list of objects, or an object of objects), .csv, .tsv or .parquet, perhaps
 with .gz. `label_first`: lines `LABEL text`, or `COARSE:FINE text` (TREC). `conll`: lines of a word and its columns; a
-blank line ends a record. `parallel`: text files whose lines with the same number belong together, one file for each
-column; the name of the files holds `*` in place of the column, such as `train.*.gz` for train.en.gz and
-train.de.gz. `squad`: the JSON file of SQuAD, a record for each question. `sgd`: dialogues of the Schema-Guided Dialogue
-dataset, a .jsonl or .json file, a record for each dialogue; `sgd_confirmed`: a record for each value that the system
-confirms and that was said before; `sgd_triples`: dialogues, with the (slot, value) pairs that the user says as lines.
-`triples` (.jsonl or .json): texts, each with a list of triples, which become lines. `entities` (.jsonl or .json):
-texts, each with entities and relations, as tagged words; `entity_pairs`: a record for each pair of their entities.
-`trec`: documents and topics of TREC in XML, a record for each <doc> or <top>. `fairytaleqa` (a folder of files of
-questions), `squality` and `qmsum` (.jsonl or .json): a record for each document with its questions. `lambada` (.jsonl
-or .json): a record for each passage, without its last word. `metaqa`: lines of a question, a tab and its answers,
-separated by `|`."""
+blank line ends a record; lines `# ...` before its first word that have other columns than words are comments.
+`parallel`: text files whose lines with the same number belong together, one file for each column; the name of the files
+holds `*` in place of the column, such as `train.*.gz` for train.en.gz and train.de.gz. `squad`: the JSON file of
+SQuAD, a record for each question. `sgd`: dialogues of the Schema-Guided Dialogue dataset, a .jsonl or .json file, a
+record for each dialogue; `sgd_confirmed`: a record for each value that the system confirms and that was said before;
+`sgd_triples`: dialogues, with the (slot, value) pairs that the user says as lines. `triples` (.jsonl or .json): texts,
+each with a list of triples, which become lines. `entities` (.jsonl or .json): texts, each with entities and relations,
+as tagged words; `entity_pairs`: a record for each pair of their entities. `trec`: documents and topics of TREC in XML,
+a record for each <doc> or <top>. `fairytaleqa` (a folder of files of questions), `squality` and `qmsum` (.jsonl or
+.json): a record for each document with its questions. `lambada` (.jsonl or .json): a record for each passage, without
+its last word. `metaqa`: lines of a question, a tab and its answers, separated by `|`."""
 OBJECTS = {
     "sgd": dialogue_words,
     "sgd_triples": dialogue_triples,
@@ -89,14 +90,21 @@ class Record:
         return self.values[column]
 
     def text(self, column: str) -> str:
-        """The text of a column. Raises `ValueError` if there is none, or it is not a string."""
+        """The text of a column. Raises `ValueError` if it is absent, no string, or holds half a surrogate pair."""
         value = self.get(column)
         if not isinstance(value, str):
             raise ValueError(f"{self.where}: column {column!r} must be a string, it is {_kind(value)}")
+        self._check_characters(column, value)
         return value
 
+    def _check_characters(self, column: str, text: str) -> None:
+        try:
+            refuse_surrogates(text)
+        except ValueError as error:
+            raise ValueError(f"{self.where}: column {column!r}: {error}") from None
+
     def texts(self, column: str) -> list[str]:
-        """The list of texts of a column. Raises `ValueError` if it is not a list of strings."""
+        """The list of texts of a column. Raises `ValueError` if it is no list of strings, or as `text`."""
         value = self.get(column)
         if not isinstance(value, list):
             raise ValueError(f"{self.where}: column {column!r} must be a list of strings, it is {_kind(value)}")
@@ -105,6 +113,7 @@ class Record:
                 raise ValueError(
                     f"{self.where}: column {column!r} must be a list of strings, item {number} is {_kind(item)}"
                 )
+            self._check_characters(column, item)
         return value
 
     def joined(self, columns: Sequence[str]) -> str:
@@ -295,16 +304,26 @@ def _metaqa(path: Path, encoding: Encoding) -> Iterator[Record]:
         yield Record(where, path, {"question": fields[0], "answers": fields[1].split("|")})
 
 
+COMMENT = re.compile(r"#( |$)")
+CONLL_U = re.compile(r"# *(newdoc|newpar|[\w:.]+ *=)")
+"""A comment in any file of words: the `#` of a text would have a tag here."""
+
+
 def _conll(path: Path, encoding: Encoding) -> Iterator[Record]:
     rows: list[Sequence[str]] = []
-    start = ""
-    for where, line in _lines(path, encoding):
-        fields = line.rstrip("\t ").split("\t") if "\t" in line else line.split()
-        fields = [field.strip() for field in fields]
-        if not any(fields) or fields[0] == "-DOCSTART-":
+    start, lines = "", list(_lines(path, encoding))
+    columns = next(
+        (len(_fields(line)) for _, line in lines if line.strip() and not line.startswith(("#", DOCUMENT))), 0
+    )
+    for where, line in lines:
+        fields = _fields(line)
+        if not any(fields) or fields[0] == DOCUMENT:
             if rows:
                 yield _sentence(path, start, rows)
             rows = []
+            continue
+        is_comment = CONLL_U.match(line) or (COMMENT.match(line) and columns not in (0, len(fields)))
+        if not rows and is_comment and "\t" not in line:
             continue
         start = start if rows else where
         if len(fields) < 2 or not all(fields):
@@ -314,6 +333,15 @@ def _conll(path: Path, encoding: Encoding) -> Iterator[Record]:
         rows.append(fields)
     if rows:
         yield _sentence(path, start, rows)
+
+
+DOCUMENT = "-DOCSTART-"
+
+
+def _fields(line: str) -> list[str]:
+    """The columns of a line, separated by tabs if it has any."""
+    fields = line.rstrip("\t ").split("\t") if "\t" in line else line.split()
+    return [field.strip() for field in fields]
 
 
 def _sentence(path: Path, where: str, rows: list[Sequence[str]]) -> Record:

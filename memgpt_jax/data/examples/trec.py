@@ -7,7 +7,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.data.corpora.reading import read_text
+from memgpt_jax.data.corpora.reading import decode, numbered_lines, read_text
 from memgpt_jax.files.paths import shown
 
 ELEMENTS = ("doc", "top")
@@ -57,7 +57,8 @@ def read_judgements(path: Path) -> list[Judgement]:
     Raises `ValueError` with file and line if a line does not have this form, or repeats a query and a document.
     """
     found: dict[tuple[str, str], Judgement] = {}
-    for number, line in enumerate(read_text(path).removeprefix("\ufeff").splitlines(), start=1):
+    for number, content, offset in numbered_lines(path):
+        line = decode(content, shown(path), "error", offset).rstrip("\r\n")
         where, parts = f"{shown(path)}, line {number}", line.split()
         if not parts:
             continue

@@ -45,7 +45,7 @@ def refuse_surrogates(text: str) -> None:
     except UnicodeEncodeError as error:
         raise ValueError(
             f"the text holds the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, which is no "
-            "character; read files with errors='replace', or remove it"
+            "character: remove it"
         ) from None
 
 

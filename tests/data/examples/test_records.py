@@ -10,6 +10,7 @@ import pytest
 
 from memgpt_jax.data import TASKS, make_task, tokenizer_of
 from memgpt_jax.data.examples.records import read_records
+from memgpt_jax.data.examples.trec import read_judgements
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledTextTask, document_ids
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig
 from memgpt_jax.data.tasks.preferences import PreferencesConfig
@@ -139,6 +140,38 @@ def test_large_numbers_and_tabs(tmp_path):
     path = written(tmp_path / "a.conll", "a\tO\nb\t\n")
     with pytest.raises(ValueError, match=r"a.conll, line 2 must be a word and its tags"):
         list(read_records(path, "conll"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("# newdoc id = a\n# text = a b\na\tO\nb\tX\n\n# sent_id = 2\nc\tO\n", [["a", "b"], ["c"]]),
+        ("# A licence of five words.\n\na O\nb X\n", [["a", "b"]]),
+        ("# O\none X\n\n#\tO\n", [["#", "one"], ["#"]]),  # words
+        ("a O\n# O\nb X\n", [["a", "#", "b"]]),
+        ("# newpar\na O\n", [["a"]]),
+    ],
+)
+def test_comments_of_conll_files_are_no_words(tmp_path, content, words):
+    path = written(tmp_path / "a.conll", content)
+    assert [record.values["words"] for record in read_records(path, "conll")] == words
+
+
+def test_half_a_surrogate_pair_is_named(tmp_path):
+    for row, read in (({"text": "a \ud83d"}, "text"), ({"text": ["a", "\ud83d"]}, "texts")):
+        (record,) = read_records(written(tmp_path / "a.jsonl", json_lines([row])))
+        with pytest.raises(
+            ValueError, match=r"a.jsonl, line 1: column 'text': the text holds the lone surrogate U\+D83D"
+        ):
+            getattr(record, read)("text")
+
+
+def test_judgements_are_lines_that_end_in_a_line_feed(tmp_path):
+    found = read_judgements(written(tmp_path / "a.txt", "\ufeff1 0 a 1\r\n2 0 b\x1c 0\n\n"))
+    assert [(judgement.query, judgement.document, judgement.relevance) for judgement in found] == [
+        ("1", "a", 1),
+        ("2", "b", 0),
+    ]
 
 
 def test_tags_of_files_are_those_of_whole_files(tmp_path):
