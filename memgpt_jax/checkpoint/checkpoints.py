@@ -159,7 +159,7 @@ class Checkpoints:
         others = [other for other in steps if other not in damaged]
         raise RunError(
             f"no checkpoint can be read in {self._workdir}: {_list(damaged)} ({problem}); "
-            + (f"other steps: {others}" if others else "restore one from a copy, or delete them to start anew")
+            + (f"other steps: {others}" if others else "restore one from a copy, or begin a new run in another workdir")
         )
 
     def _set_aside(self, steps: list[int]) -> None:

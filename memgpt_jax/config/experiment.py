@@ -183,7 +183,8 @@ class EvaluationConfig:
     metric: str = "loss"
     """The result that chooses the best parameters."""
     patience: int | None = None
-    """Stop training after this number of evaluations without improvement; default: never."""
+    """Stop training after this number of evaluations without improvement; default: never. A run that was stopped
+    continues if it is started again with a larger value."""
 
     def __post_init__(self) -> None:
         check_positive(self)

@@ -66,7 +66,8 @@ def train(
         config: the experiment. When a run is resumed, settings that do not change the results of training
             (`memgpt_jax.training.changes.FREE`) may differ from before. The paths of data and tokenizer may differ if
             their content is the same; `pretrained` may differ, because it is read only when a run begins. A run with
-            evaluations during training keeps the settings of these, but for `every` and `patience`.
+            evaluations during training keeps the settings of these, but for `every` and `patience`, and cannot be
+            continued without `every`.
         workdir: the folder, made if missing, that gets checkpoints/, tokenizer/, metrics.jsonl, tensorboard/ and
             evaluation.json.
         batches: an endless iterator of `memgpt_jax.data.Batch` with `get_state` and `set_state`, see
@@ -86,10 +87,10 @@ def train(
     Raises:
         RunError: before the first step: `parallel` does not fit the devices or the model, the devices have too little
             memory or the disk too little space, the folder cannot be used, another trainer uses it, it holds a run with
-            another config, no checkpoint can be read, the training or held-out data is not valid, or the tokenizer does
-            not fit the model. Later: a file cannot be written, `training.max_skipped` updates in a row were skipped, or
-            an evaluation finds outputs that are not finite; the latest checkpoint is then intact, and the run can be
-            started again.
+            another config or the best parameters of a run without checkpoints, no checkpoint can be read, the training
+            or held-out data is not valid, or the tokenizer does not fit the model. Later: a file cannot be written,
+            `training.max_skipped` updates in a row were skipped, or an evaluation finds outputs that are not finite;
+            the latest checkpoint is then intact, and the run can be started again.
     """
     workdir = run_folder(workdir)
     draws = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)

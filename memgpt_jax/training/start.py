@@ -36,7 +36,7 @@ from memgpt_jax.training.saving import restore_run
 from memgpt_jax.training.state import LossFunction, TrainState, shardings
 from memgpt_jax.training.teacher_cache import taught_shapes, with_cache
 from memgpt_jax.training.teachers import check_tokenizers, with_teachers
-from memgpt_jax.training.validation import stopped_at
+from memgpt_jax.training.validation import check_begins, check_continues, stopped_at
 
 OUTPUTS = ("output_names", "num_outputs")
 """Fields of a head that say what its outputs are."""
@@ -177,15 +177,20 @@ def check_outputs(
 
 def restore(setup: Setup, checkpoints: Checkpoints, extend: bool) -> Resumed | None:
     """The run that the checkpoints hold; None if there is none. Raises `RunError` if it cannot be continued."""
+    workdir = checkpoints.folder.parent
     if checkpoints.latest_step() is None:
+        check_begins(workdir)
         return None
     state, position = restore_run(checkpoints, setup.config, shardings(setup.config, setup.mesh), extend)
     step = int(state.step)
     saved = checkpoints.config(step)
     if step >= saved.training.steps and setup.config.training.steps > step:  # the last step was logged
         state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
-    stopped = not extend and stopped_at(checkpoints.folder.parent, step)
-    return Resumed(state, position, saved, parallel.broadcast_from_main(stopped))
+    stopped = not extend and stopped_at(workdir, step, setup.config.evaluation)
+    resumed = Resumed(state, position, saved, parallel.broadcast_from_main(stopped))
+    if not is_finished(setup.config, resumed):
+        check_continues(setup.config, workdir)
+    return resumed
 
 
 def open_tokenizer(setup: Setup, workdir: Path, resumed: Resumed | None) -> data.Tokenizer | None:

@@ -60,11 +60,12 @@ class Validation:
         Returns whether training stops here.
 
         Raises:
-            RunError: the results have no `evaluation.metric`, or the outputs of the model are not finite.
+            RunError: the results have no `evaluation.metric`, it has been undefined in every evaluation, or the
+                outputs of the model are not finite.
         """
         settings = self.config.evaluation
         assert settings.every is not None
-        due = step % settings.every == 0 or step >= self.config.training.steps
+        due = step > 0 and (step % settings.every == 0 or step >= self.config.training.steps)
         if not due or any(record["step"] == step for record in self.records):
             return False
         with refused():
@@ -74,13 +75,16 @@ class Validation:
                 settings.metric in result,
                 f"evaluation.metric={settings.metric!r} is not in the results; valid: {', '.join(numbers)}",
             )
-        self.records.append({"step": step} | numbers)
+        self.records.append({"step": step} | numbers | {SETTINGS: self._settings})
         best = best_record(self.records, settings.metric)
+        if math.isnan(best.get(settings.metric, math.nan)):
+            raise RunError(
+                f"evaluation.metric={settings.metric!r} is undefined for the outputs of step {step} on these examples "
+                f"and was so before: no best parameters can be chosen; choose another of {', '.join(numbers)}"
+            )
         if parallel.broadcast_from_main(best["step"] == step):  # times differ between processes
             self._keep(step, params)
-        waited = sum(record["step"] > best["step"] for record in self.records)
-        stops = parallel.broadcast_from_main(settings.patience is not None and waited >= settings.patience)
-        self.records[-1] |= {"stopped": stops, SETTINGS: self._settings}
+        stops = parallel.broadcast_from_main(is_exhausted(self.records, settings))
         if parallel.is_main():
             lines = "".join(json.dumps(record) + "\n" for record in self.records)
             replace_file(self.workdir / RECORDS, lines)
@@ -90,7 +94,7 @@ class Validation:
         folder = self.workdir / BEST
         with parallel.main_first("best parameters"):
             steps = [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdecimal()]
-            if max(steps, default=0) > step:  # the run went on from an earlier step: Orbax saves none before the latest
+            if max(steps, default=0) >= step:  # of no record: Orbax saves no step that is not after the latest
                 shutil.rmtree(folder)
         with Checkpoints(folder, keep=1) as checkpoints:
             checkpoints.save(step, {"params": params}, {"config": to_json(self.config)})
@@ -137,6 +141,35 @@ def read_validations(workdir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def stopped_at(workdir: Path, done: int) -> bool:
-    """Whether a run of `done` steps was stopped there because it no longer improved."""
-    return any(record["step"] == done and record.get("stopped") for record in read_validations(workdir))
+def is_exhausted(records: list[dict[str, Any]], settings: EvaluationConfig) -> bool:
+    """Whether the last `evaluation.patience` records are no improvement."""
+    if settings.patience is None or not records:
+        return False
+    best = best_record(records, settings.metric)
+    return sum(record["step"] > best["step"] for record in records) >= settings.patience
+
+
+def stopped_at(workdir: Path, done: int, settings: EvaluationConfig) -> bool:
+    """Whether `evaluation.patience` ends a run of `done` steps, which was evaluated after the last of them."""
+    records = [record for record in read_validations(workdir) if record["step"] <= done]
+    return bool(records) and records[-1]["step"] == done and is_exhausted(records, settings)
+
+
+def check_begins(workdir: Path) -> None:
+    """Raise `RunError` if the folder of a run that begins holds the best parameters of an earlier run."""
+    found = [name for name in (RECORDS, f"{BEST}/") if (workdir / name).exists()]
+    if parallel.broadcast_from_main(bool(found)):
+        raise RunError(
+            f"{shown(workdir)} holds no checkpoint, but {' and '.join(found)} of an earlier run, which would be taken "
+            "for those of the new one: move them elsewhere, or choose another workdir"
+        )
+
+
+def check_continues(config: ExperimentConfig, workdir: Path) -> None:
+    """Raise `RunError` if a run with evaluations during training is continued without them."""
+    has_records = parallel.broadcast_from_main(bool(read_validations(workdir)))
+    if config.evaluation.every is None and has_records:
+        raise RunError(
+            f"{shown(workdir)} holds evaluations during training, and the best of them chooses the parameters of the "
+            f"run: set evaluation.every, or move {RECORDS} and {BEST}/ elsewhere to keep the last parameters"
+        )

@@ -14,7 +14,7 @@ from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.errors import RunError
 from memgpt_jax.evaluation import EVALUATORS, TASK_EVALUATORS, measured_names
 from memgpt_jax.studies.runs import reopen
-from memgpt_jax.training import evaluation, train, validation
+from memgpt_jax.training import evaluation, loop, train, validation
 
 pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
 validation_evaluate = validation.evaluate
@@ -64,6 +64,60 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best(tmp_path, monkey
     pipeline = mg.pipeline(tmp_path / "run")
     np.testing.assert_array_equal(pipeline.params["head"]["output"]["kernel"], best.params["head"]["output"]["kernel"])
     assert train(config, tmp_path / "run", print_progress=False)["step"] == 16  # it is finished
+    settings = dataclasses.replace(config.evaluation, every=None, patience=None)
+    with pytest.raises(RunError, match=r"set evaluation.every, or move validations.jsonl and best/ elsewhere"):
+        train(dataclasses.replace(config, evaluation=settings), tmp_path / "run", print_progress=False)
+    values = iter([1.0, 1.5, 1.6, 1.7, 9.0])  # at the steps 20 to 32
+    more = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, patience=3))
+    assert train(more, tmp_path / "run", print_progress=False)["step"] == 32
+    assert train(config, tmp_path / "run", print_progress=False)["step"] == 32 and best_step(tmp_path / "run") == 20
+
+
+def test_a_new_run_does_not_take_the_best_parameters_of_an_earlier_one(tmp_path):
+    config = validated(tmp_path, {"steps": 4, "checkpoint_every": 4})
+    train(config, tmp_path / "run", print_progress=False)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    for every, names in ((4, "validations.jsonl and best/"), (None, "best/")):
+        settings = dataclasses.replace(config.evaluation, every=every)
+        with pytest.raises(RunError, match=f"holds no checkpoint, but {names} of an earlier run"):
+            train(dataclasses.replace(config, seed=7, evaluation=settings), tmp_path / "run", print_progress=False)
+        (tmp_path / "run" / "validations.jsonl").unlink(missing_ok=True)
+
+
+def test_the_best_parameters_replace_those_of_an_evaluation_that_was_not_recorded(tmp_path):
+    config = validated(tmp_path, {"steps": 4, "checkpoint_every": 4})
+    for name, seed in (("run", 0), ("other", 1)):
+        train(dataclasses.replace(config, seed=seed), tmp_path / name, print_progress=False)
+    wanted = mg.load_run(tmp_path / "run").params
+    shutil.rmtree(tmp_path / "run" / "best")
+    shutil.copytree(tmp_path / "other" / "best", tmp_path / "run" / "best")
+    (tmp_path / "run" / "validations.jsonl").unlink()
+    train(config, tmp_path / "run", print_progress=False)
+    jax.tree.map(np.testing.assert_array_equal, mg.load_run(tmp_path / "run").params, wanted)
+
+
+def test_the_parameters_of_step_0_are_not_evaluated(tmp_path, monkeypatch):
+    """A run that is killed before its first step ends as one that was not."""
+    config = validated(tmp_path, {"steps": 4, "checkpoint_every": 4})
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "run", None)
+        with pytest.raises(TypeError):
+            train(config, tmp_path / "run", print_progress=False)
+    train(config, tmp_path / "run", print_progress=False)
+    assert [record["step"] for record in validation.read_validations(tmp_path / "run")] == [4]
+
+
+def test_a_metric_that_is_undefined_in_every_evaluation_is_an_error(tmp_path, monkeypatch):
+    """One that was defined before is then the worst."""
+    config = validated(tmp_path, {"steps": 8, "checkpoint_every": 4}, patience=1, metric="accuracy")
+    values = iter([None, 0.5, None])
+    monkeypatch.setattr(
+        validation, "evaluate", lambda *arguments: validation_evaluate(*arguments) | {"accuracy": next(values)}
+    )
+    with pytest.raises(RunError, match=r"'accuracy' is undefined .* step 4 .*; choose another of loss, "):
+        train(config, tmp_path / "run", print_progress=False)
+    assert not validation.read_validations(tmp_path / "run")
+    assert train(config, tmp_path / "run", print_progress=False)["step"] == 8 and best_step(tmp_path / "run") == 4
 
 
 @pytest.fixture
