@@ -17,8 +17,9 @@ class PrivateConfig:
     g = (sum_i g_i min(1, C / |g_i|) + sigma C z) / R, z standard normal: g_i is the gradient of text i of the batch, C
     `clip_norm`, sigma `noise_multiplier`, R `data.sample_rows`. The trained parameters are differentially private,
     (epsilon, delta), with respect to adding or removing one text; logged training losses are not. z and the texts of a
-    batch follow from `ExperimentConfig.seed`: the privacy holds against those who do not know it. Draw it at random,
-    and publish the exported parameters (`mg.save_pretrained`), not the folder of the run, which holds it.
+    batch follow from `ExperimentConfig.seed`, a number of 32 bits: the privacy holds against those who neither know it
+    nor compute the noise of all 2^32 seeds. Draw it at random, and publish the exported parameters
+    (`mg.save_pretrained`), not the folder of the run, which holds it.
     """
 
     epsilon: float | None = 8.0
@@ -244,10 +245,11 @@ class ExperimentConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     """Knowledge distillation: learning from other models, too."""
     seed: int = 0
-    """Seed of parameters, data order and dropout."""
+    """Seed of parameters, data order, dropout and the noise of private training: 0 to 2^32 - 1."""
 
     def __post_init__(self) -> None:
         check_types(self)
+        check(0 <= self.seed < 2**32, f"seed={self.seed} must be at least 0 and below 2^32")  # JAX cuts longer ones
         segment = self.model.segment_length
         for name, length in (
             ("training.sequence_length", self.training.sequence_length),

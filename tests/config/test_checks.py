@@ -14,7 +14,7 @@ import pytest
 import memgpt_jax
 from memgpt_jax import config, data, memory
 from memgpt_jax.config.checks import check_positive
-from memgpt_jax.config.experiment import OptimizerConfig
+from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig
 
 SAMPLES = {float: 1.0, str: "a", bool: False}
@@ -110,6 +110,12 @@ def test_numbers_that_make_no_sense_are_refused(kind, values):
             with pytest.raises(ValueError, match=f"^{name} must be .*, got {value}$"):
                 kind(**{name: value})
     assert OptimizerConfig(b1=0, b2=0, weight_decay=0, clip_norm=0, warmup_steps=0).b1 == 0
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_jax_would_cut_is_refused(seed):
+    with pytest.raises(ValueError, match=rf"seed={seed} must be at least 0 and below 2\^32"):
+        ExperimentConfig(seed=seed)
 
 
 def test_scalars_of_numpy_become_those_of_python():
