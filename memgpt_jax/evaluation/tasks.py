@@ -21,13 +21,13 @@ class TaskResult(TypedDict):
     answers: int
     """Number of answers."""
     failed_tasks: NotRequired[int]
-    """Number of groups below `Task.passing_accuracy`, if the task has one."""
+    """Number of `groups` below `Task.passing_accuracy`, if the task has one."""
     groups: NotRequired[dict[str, float]]
-    """Accuracy of each of `Task.groups`, if the task has any."""
+    """Accuracy of each of `Task.groups` of which anything was asked, if the task has groups."""
 
 
 def evaluate_task(config: ExperimentConfig, params: models.Params, task: data.Task[Any]) -> TaskResult:
-    """Evaluate the held-out batches of a task, which do not depend on the training seed.
+    """Evaluate the held-out batches of a task, which do not depend on the training seed, but on the split.
 
     Raises `ValueError` if a loss is NaN or infinite.
     """
@@ -45,7 +45,9 @@ def evaluate_task(config: ExperimentConfig, params: models.Params, task: data.Ta
             (answers, counts.answers),
         ):
             np.add.at(total, group, values)
-    accuracies = dict(zip(task.groups, (right / np.maximum(answers, 1)).tolist(), strict=False))
+    accuracies = {
+        name: float(right[group] / answers[group]) for group, name in enumerate(task.groups) if answers[group]
+    }
     result = TaskResult(
         loss=metric("loss", nats=nats.sum(), targets=tokens.sum()),
         accuracy=metric("exact_answers", right=right.sum(), answers=answers.sum()),
