@@ -71,7 +71,7 @@ class Task(Generic[Config]):
 
     def __init__(self, config: Config, split: str, tokenizer: Tokenizer | None = None):
         """Args: split: `train`, `valid` or `test`; tokenizer: of the task's text, default: the config's."""
-        self.config = config
+        self.config, self.split = config, split
 
     @classmethod
     def make_tokenizer(cls, config: Config) -> Tokenizer:
@@ -119,8 +119,13 @@ class Task(Generic[Config]):
     def held_out(
         self, rng: np.random.Generator | int, batch_size: int, length: int, num_batches: int
     ) -> Iterator[Batch]:
-        """The batches of an evaluation: by default `num_batches` of `batch`."""
+        """The batches of an evaluation: by default `num_batches` of `batch`.
+
+        The splits of files differ by their `content`. Of generated rows, the split `test` has other ones than `valid`.
+        """
         rng = np.random.default_rng(rng)
+        if self.split == "test" and not self.content:
+            (rng,) = rng.spawn(1)
         for _ in range(num_batches):
             yield self.batch(rng, batch_size, length)
 

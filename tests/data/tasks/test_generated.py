@@ -61,8 +61,11 @@ def test_seeds(config):
     shape = TrainingConfig(batch_size=8)
     streams = [next(train_batches(config, shape, seed)).inputs["tokens"] for seed in (0, 0, 1)]
     assert (streams[0] == streams[1]).all() and (streams[0] != streams[2]).any()
-    held_out = next(make_task(config, "valid").held_out(HELD_OUT_SEED, 8, config.row_length, 1)).inputs["tokens"]
-    rows = [set(map(bytes, tokens)) for tokens in (*streams[1:], held_out)]
+    held_out = [
+        next(make_task(config, split).held_out(HELD_OUT_SEED, 8, config.row_length, 1)).inputs["tokens"]
+        for split in ("valid", "test")
+    ]
+    rows = [set(map(bytes, tokens)) for tokens in (*streams[1:], *held_out)]
     for some, others in itertools.combinations(rows, 2):
         assert len(some & others) < 8
 
