@@ -392,8 +392,11 @@ def run(
                     save_run(checkpoints, config, state, batches.get_state())
             if stop:
                 signals.end()
-            if validation is not None and validation(step, state.params):
-                break
+            if validation is not None:
+                with wall_time.spent("evaluation"):
+                    stop = validation(step, state.params)
+                if stop:
+                    break
     signals.deferred = False
     return state
 

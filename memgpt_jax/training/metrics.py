@@ -25,23 +25,28 @@ from memgpt_jax.training.tensorboard import EventLog
 logger = logging.getLogger(__name__)
 
 
-CLOCKED = ("tokens_per_second", "goodput", "data_share", "compilation_share", "checkpoints_share")
+CLOCKED = ("tokens_per_second", "goodput", "data_share", "compilation_share", "checkpoints_share", "evaluation_share")
 """Fields of a record that depend on the machine; the same config reproduces all other fields exactly."""
 
 
 class WallTime:
-    """Wall time by purpose: steps, data, compilation, checkpoints."""
+    """Wall time by purpose: steps, data, compilation, checkpoints, evaluation during training."""
 
     def __init__(self):
         self._since = time.perf_counter()
-        self._seconds = {"data": 0.0, "compilation": 0.0, "checkpoints": 0.0}
+        self._seconds = {"data": 0.0, "compilation": 0.0, "checkpoints": 0.0, "evaluation": 0.0}
 
     @contextlib.contextmanager
     def spent(self, purpose: str) -> Iterator[None]:
-        """Count the time of a block as `data`, `compilation` or `checkpoints`; all other time counts as steps."""
+        """Count the time of a block as `data`, `compilation`, `checkpoints` or `evaluation`; all other as steps."""
         start = time.perf_counter()
         yield
         self._seconds[purpose] += time.perf_counter() - start
+
+    @property
+    def evaluation(self) -> float:
+        """Seconds of evaluation since the last call of `shares`."""
+        return self._seconds["evaluation"]
 
     def shares(self) -> dict[str, float]:
         """Shares of the time since the last call: `data_share`, ..., and `goodput`, the share of steps."""
@@ -64,6 +69,7 @@ class Reporter:
         wall_time: WallTime,
     ):
         self._max_skipped = config.training.max_skipped
+        self._together = config.training.steps_per_call
         self._parameters = parameters
         self._log = log
         self._advance = advance
@@ -81,25 +87,26 @@ class Reporter:
         Args:
             step: the number of the last step of the call.
             tokens: the number of tokens of the call.
-            metrics: the metrics of the last step.
+            metrics: those of `train_steps`.
             diagnostics: the diagnostics of the model; None: the step is not logged.
 
         Raises:
-            RunError: `training.max_skipped` updates in a row were skipped, this one included.
+            RunError: `training.max_skipped` updates in a row were skipped, the last of them in this call.
         """
         metrics, diagnostics = jax.device_get((metrics, diagnostics))
         if metrics.skipped_in_a_row:
-            logger.warning("step %d: update skipped: %s", step, fault(metrics, self._parameters))
+            name = f"step {step}" if self._together == 1 else f"steps {step - self._together + 1} to {step}"
+            logger.warning("%s: update skipped: %s", name, fault(metrics, self._parameters))
         if metrics.skipped_in_a_row >= self._max_skipped:
             raise RunError(
-                f"stopped at step {step}: {metrics.skipped_in_a_row} updates in a row were skipped; in the last one, "
+                f"stopped at step {step}: {metrics.skipped_in_a_row} updates in a row were skipped: "
                 f"{fault(metrics, self._parameters)}. The latest checkpoint holds the last good parameters"
             )
         now = time.perf_counter()
         self._tokens += tokens
         record = None
         if diagnostics is not None:
-            speed = self._tokens / (now - self._since) if self._since else None
+            speed = self._tokens / (now - self._since - self.wall_time.evaluation) if self._since else None
             lists = {name: value.tolist() for name, value in diagnostics.items()}
             private = {} if self._epsilon is None else {"epsilon": self._epsilon(step)}
             record = {
@@ -146,7 +153,7 @@ def ratio(numerator: Any, denominator: Any) -> float | None:
 
 
 def fault(metrics: StepMetrics, parameters: list[str]) -> str:
-    """What was not finite in a skipped step, in words; `parameters` names the arrays of `finite_gradients`."""
+    """What was not finite in a call with a skipped step, in words; `parameters` names those of `finite_gradients`."""
     if not metrics.finite_loss:
         return "the loss is not finite"
     if not metrics.finite_model_state:

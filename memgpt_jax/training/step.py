@@ -156,13 +156,24 @@ def has_nan_or_inf(memory: Any, tokens: int) -> jax.Array:
 def train_steps(
     config: ExperimentConfig, state: TrainState, batches: data.Batch, loss_fn: LossFunction | None = None
 ) -> tuple[TrainState, StepMetrics]:
-    """N = `training.steps_per_call` times `train_step`, each on A of N A batches; returns the last metrics."""
+    """N = `training.steps_per_call` times `train_step`, each on A of N A batches.
+
+    Returns:
+        The state after the last step, and its metrics; but `skipped_in_a_row` is the largest of all N steps, and what
+        is finite was so in each.
+    """
     number = config.training.steps_per_call
     if number == 1:
         return train_step(config, state, batches, loss_fn)
     by_step = jax.tree.map(lambda array: array.reshape(number, -1, *array.shape[1:]), batches)
     state, metrics = scan_batches(partial(train_step, config, loss_fn=loss_fn), state, by_step)
-    return state, jax.tree.map(lambda array: array[-1], metrics)
+    last = jax.tree.map(lambda array: array[-1], metrics)
+    return state, last._replace(
+        skipped_in_a_row=metrics.skipped_in_a_row.max(),
+        finite_loss=metrics.finite_loss.all(),
+        finite_model_state=metrics.finite_model_state.all(),
+        finite_gradients=metrics.finite_gradients.all(axis=0),
+    )
 
 
 def scan_batches(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, batches: Any) -> tuple[Any, Any]:

@@ -81,8 +81,8 @@ def test_a_run_leaves_metrics_checkpoints_and_an_evaluation(finished, capsys):
         assert record["loss"] > 0 and 0 <= record["accuracy"] <= 1 and record["gradient_norm"] > 0
         assert record["bits_per_byte"] is None and record["skipped"] == 0
         assert record["tokens_per_second"] > 0
-        shares = [record[name] for name in ("goodput", "data_share", "compilation_share", "checkpoints_share")]
-        assert min(shares) >= 0 and sum(shares) == pytest.approx(1)
+        shares = [value for name, value in record.items() if name == "goodput" or name.endswith("_share")]
+        assert len(shares) == 5 and min(shares) >= 0 and sum(shares) == pytest.approx(1)
         assert len(record["fusion_gate"]) == config.model.num_layers
     evaluation = json.loads((workdir / "evaluation.json").read_text())
     assert evaluation.pop("settings")["num_batches"] == config.evaluation.num_batches
@@ -224,6 +224,21 @@ def test_updates_skipped_in_a_row_stop_the_run_with_a_good_checkpoint(tmp_path, 
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(loaded.params))
 
 
+def test_updates_skipped_within_a_call_are_reported_and_stop_the_run(tmp_path, make_config, change_batches, caplog):
+    def poison(number, batch):
+        weights = {"tokens": batch.weights["tokens"] * np.nan}
+        return batch._replace(weights=weights) if number in (1, 4, 5) else batch
+
+    config = make_config(model=PLAIN, max_skipped=2, steps_per_call=4, log_every=4, checkpoint_every=4)
+    change_batches(poison)
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(RunError, match=r"stopped at step 8: 2 updates in a row were skipped: the loss is not finite"),
+    ):
+        train(config, tmp_path)
+    assert [record.message.split(":")[0] for record in caplog.records] == ["steps 1 to 4", "steps 5 to 8"]
+
+
 def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, make_config, monkeypatch):
     class Tokenizer:
         vocab_size = 300
@@ -257,7 +272,7 @@ def test_wall_time_is_shared_out(monkeypatch):
             clock[0] += seconds
     clock[0] += 4.0
     assert wall_time.shares() == {
-        "goodput": 0.5, "data_share": 0.25, "compilation_share": 0.25, "checkpoints_share": 0.0
+        "goodput": 0.5, "data_share": 0.25, "compilation_share": 0.25, "checkpoints_share": 0.0, "evaluation_share": 0.0
     }  # fmt: skip
     clock[0] += 1.0
     assert wall_time.shares()["goodput"] == 1.0

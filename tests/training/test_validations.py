@@ -14,7 +14,7 @@ from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.errors import RunError
 from memgpt_jax.evaluation import EVALUATORS, TASK_EVALUATORS, measured_names
 from memgpt_jax.studies.runs import reopen
-from memgpt_jax.training import evaluation, loop, train, validation
+from memgpt_jax.training import evaluation, loop, metrics, read_metrics, train, validation
 
 pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
 validation_evaluate = validation.evaluate
@@ -94,6 +94,23 @@ def test_the_best_parameters_replace_those_of_an_evaluation_that_was_not_recorde
     (tmp_path / "run" / "validations.jsonl").unlink()
     train(config, tmp_path / "run", print_progress=False)
     jax.tree.map(np.testing.assert_array_equal, mg.load_run(tmp_path / "run").params, wanted)
+
+
+def test_evaluations_are_no_time_of_training_steps(tmp_path, monkeypatch):
+    """By the clock, each evaluation takes 10^6 seconds, and the rest less than 1,000."""
+    config = validated(tmp_path, {"steps": 8, "checkpoint_every": 4, "log_every": 4})
+    jump, now = [0.0], metrics.time.perf_counter
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now() + jump[0])
+
+    def evaluate(*arguments):
+        jump[0] += 1e6
+        return validation_evaluate(*arguments)
+
+    monkeypatch.setattr(validation, "evaluate", evaluate)
+    train(config, tmp_path / "run", print_progress=False)
+    first, second = read_metrics(tmp_path / "run")
+    assert first["evaluation_share"] < 0.01 and second["evaluation_share"] > 0.99
+    assert second["tokens_per_second"] > 4 * 2 * 32 / 1000
 
 
 def test_the_parameters_of_step_0_are_not_evaluated(tmp_path, monkeypatch):
