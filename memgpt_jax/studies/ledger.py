@@ -4,6 +4,8 @@ A claim has cases. A case is a config with overrides that is trained and measure
 may be required to lie within a bound, and the metric may be required to rise or fall from case to case, for each seed.
 """
 
+import dataclasses
+import hashlib
 import itertools
 import json
 import shlex
@@ -18,9 +20,12 @@ import jax
 
 from memgpt_jax.config.checks import check, check_literals, instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.serialization import to_json
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.evaluation import evaluate, recall_along_stream
 from memgpt_jax.files.replacement import replace_file
+from memgpt_jax.interop.adapters import fingerprint
+from memgpt_jax.ops.trees import named_leaves
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.studies.command_line import assignments, load_config, override, sweep_words
 from memgpt_jax.studies.machine import describe_machine
@@ -139,6 +144,16 @@ class Claim:
         labels = [case.label for case in self.cases]
         check(len(set(labels)) == len(labels), f"{self.name}: labels of cases must be distinct, got {labels}")
 
+    @property
+    def digest(self) -> str:
+        """A digest of what is measured: the metric, the order and the cases with their bounds; not of the seeds."""
+        return digest(self.metric, self.order, *map(dataclasses.asdict, self.cases))
+
+
+def digest(*values: Any) -> str:
+    """A digest of JSON values."""
+    return hashlib.blake2b(json.dumps(values).encode(), digest_size=16).hexdigest()
+
 
 class Measured(NamedTuple):
     """One seed of a case."""
@@ -216,19 +231,22 @@ def train_in(config: ExperimentConfig, workdir: Path) -> tuple[dict[str, Any], f
 
 
 def read_again(case: Case, workdir: Path) -> tuple[dict[str, Any], float]:
-    """Evaluate a trained run with the changes of the case; returns (results, seconds), cached in the folder of the
-    run."""
+    """Evaluate a trained run with the changes of the case; returns (results, seconds).
+
+    They are cached in the folder of the run, and measured again if its parameters or the config of the reading differ.
+    """
     after = {} if case.needles_after is None else {"needles_after": str(case.needles_after)}
     path = workdir / f"ledger {run_name(assignments(case.change) | after)}.json"
-    if not path.exists():
-        start = time.monotonic()
-        opened = reopen(workdir, case.change)
+    start, opened = time.monotonic(), reopen(workdir, case.change)
+    source = digest(fingerprint(named_leaves(opened.params)), to_json(opened.config), case.needles_after)
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    if saved.get("source") != source:
         if case.needles_after is None:
             result = evaluate(opened.config, opened.params, opened.tokenizer)
         else:
             (result,) = recall_along_stream(opened.config, opened.params, [case.needles_after], opened.tokenizer)
-        replace_file(path, json.dumps({"result": result, "seconds": time.monotonic() - start}))
-    saved = json.loads(path.read_text())
+        saved = {"result": result, "seconds": time.monotonic() - start, "source": source}
+        replace_file(path, json.dumps(saved))
     return saved["result"], saved["seconds"]
 
 
@@ -289,7 +307,25 @@ def record(outcome: Outcome, root: Path) -> dict[str, Any]:
             }
         )
     about = {name: getattr(claim, name) for name in ("name", "text", "source", "tier", "metric", "order")}
-    return about | {"holds": not reasons, "reasons": reasons, "cases": cases}
+    return about | {"digest": claim.digest, "holds": not reasons, "reasons": reasons, "cases": cases}
+
+
+def is_current(claim: Claim, entry: dict[str, Any]) -> bool:
+    """Whether a record is of the claim as it is now; so is one without a digest, of an earlier version."""
+    return entry.get("digest", claim.digest) == claim.digest
+
+
+def seeds_of(claim: Claim, entry: dict[str, Any]) -> set[int]:
+    """The seeds of the claim that a record has measured in every case."""
+    return set(claim.seeds).intersection(*({int(seed) for seed in case["measured"]} for case in entry["cases"]))
+
+
+def result_of(claim: Claim, entry: dict[str, Any] | None) -> str:
+    """The result of a claim in words, from its record, if there is one."""
+    if entry is None or not is_current(claim, entry):
+        return "not measured" if entry is None else "not measured as it is now"
+    found, result = seeds_of(claim, entry), "holds" if entry["holds"] else "**failed**"
+    return result if len(found) == len(claim.seeds) else f"{result} ({len(found)} of {len(claim.seeds)} seeds)"
 
 
 def markdown(claims: Sequence[Claim], records: dict[str, dict[str, Any]]) -> str:
@@ -299,11 +335,14 @@ def markdown(claims: Sequence[Claim], records: dict[str, dict[str, Any]]) -> str
         claims: all claims, in order.
         records: the results of `record`, by the name of the claim.
     """
-    held = sum(entry["holds"] for entry in records.values())
+    results = {claim.name: result_of(claim, records.get(claim.name)) for claim in claims}
+    held = sum(result == "holds" for result in results.values())
+    failed = sum(result.startswith("**failed**") for result in results.values())
+    others = len(claims) - held - failed
     lines = [
         "# Ledger",
         "",
-        f"{len(claims)} claims: {held} hold, {len(records) - held} failed, {len(claims) - len(records)} not measured.",
+        f"{len(claims)} claims: {held} hold, {failed} failed, {others} not measured with all seeds.",
         "Each is measured by one command, `python experiments/ledger.py NAME`, and must hold for every seed.",
         f"Tiers: {'; '.join(f'`{tier}` {time}' for tier, time in TIERS.items())}.",
         "",
@@ -311,23 +350,18 @@ def markdown(claims: Sequence[Claim], records: dict[str, dict[str, Any]]) -> str
         "|---|---|---|---|",
     ]
     for c in claims:
-        result = _result(records[c.name]) if c.name in records else "not measured"
         title = f"[{c.name}](#{c.name})" if c.name in records else f"`{c.name}`"  # unmeasured claims have no section
-        lines.append(f"| {title}: {c.text} | `{c.tier}` | {result} | {c.source} |")
+        lines.append(f"| {title}: {c.text} | `{c.tier}` | {results[c.name]} | {c.source} |")
     for claim in claims:
         if claim.name in records:
-            lines += _section(records[claim.name])
+            lines += _section(records[claim.name], results[claim.name])
     return "\n".join(lines) + "\n"
 
 
-def _result(entry: dict[str, Any]) -> str:
-    return "holds" if entry["holds"] else "**failed**"
-
-
-def _section(entry: dict[str, Any]) -> list[str]:
+def _section(entry: dict[str, Any], result: str) -> list[str]:
     order = f" It {entry['order']} from case to case." if entry["order"] else ""
     lines = ["", f"## {entry['name']}", "", f"{entry['text']} ({entry['source']})", ""]
-    lines += [f"Result: {_result(entry)}. Tier: `{entry['tier']}`. Metric: `{entry['metric']}`.{order}", ""]
+    lines += [f"Result: {result}. Tier: `{entry['tier']}`. Metric: `{entry['metric']}`.{order}", ""]
     lines += [f"- {reason}" for reason in entry["reasons"]] + [""] * bool(entry["reasons"])
     lines += [
         "| case | expected | measured, mean ± s.d. (each seed) | state bytes | seconds |",

@@ -131,14 +131,19 @@ def test_a_claim_is_measured_once_and_read_back(measured, tmp_path, monkeypatch)
 
 
 def test_the_command_writes_a_claim_that_holds_and_one_that_failed(measured, tmp_path, memgpt, monkeypatch):
-    tiny = claim(dataclasses.replace(CASE, expected=at_most(0.4)), name="tiny", seeds=(0, 1))
+    tiny = claim(dataclasses.replace(CASE, expected=at_most(0.4)), name="tiny", seeds=(2, 3))
     monkeypatch.setattr(command, "CLAIMS", [tiny])
     shutil.copytree(measured[1] / RUN, tmp_path / RUN)
     words = ["tiny", "--seeds", "3", "--workdir", tmp_path]
     memgpt("ledger", *words)
     (entry,) = json.loads((tmp_path / "ledger.json").read_text())
+    assert command.replaces(entry, None) and command.replaces(entry, entry)
+    cases = [case | {"measured": {"2": 0.0, "3": 0.0}} for case in entry["cases"]]
+    assert not command.replaces(entry, entry | {"cases": cases})
+    assert command.replaces(entry, entry | {"cases": cases, "digest": "of another claim"})
     text = (tmp_path / "LEDGER.md").read_text()
-    assert entry["holds"] and "## tiny" in text and "1 claims: 1 hold, 0 failed" in text
+    assert entry["holds"] and "## tiny" in text and "1 claims: 0 hold, 0 failed, 1 not measured" in text
+    assert "Result: holds (1 of 2 seeds)." in text
     assert all(case["seconds"] > 0 and case["state_bytes"] > 0 for case in entry["cases"])
 
     evaluation = tmp_path / RUN / "evaluation.json"
@@ -146,6 +151,36 @@ def test_the_command_writes_a_claim_that_holds_and_one_that_failed(measured, tmp
     again = memgpt("ledger", *words, code=1)
     assert "0 of 1 claims hold" in " ".join(again.split())
     assert "kv, seed 3: 0.5000 is not at most 0.4" in (tmp_path / "LEDGER.md").read_text()
+
+
+def test_a_claim_that_was_changed_is_not_measured(tmp_path):
+    claimed = claim(case("none"), case("kv"), order="rises")
+    entry = ledger.record(outcome(claimed, none=[0.0, 0.1], kv=[1.0, 0.9]), tmp_path)
+    assert ledger.result_of(claimed, entry) == "holds"
+    for changes in ({"order": "falls"}, {"metric": "loss"}, {"cases": (case("none"), case("kv", at_least(2.0)))}):
+        changed = dataclasses.replace(claimed, **changes)
+        assert ledger.result_of(changed, entry) == "not measured as it is now"
+        assert "0 hold, 0 failed, 1 not measured" in ledger.markdown([changed], {"a_claim": entry})
+    assert ledger.result_of(dataclasses.replace(claimed, text="It was so."), entry) == "holds"
+    del entry["digest"]
+    assert ledger.result_of(dataclasses.replace(claimed, metric="loss"), entry) == "holds"
+    more = dataclasses.replace(claimed, seeds=(0, 1, 2))
+    assert ledger.result_of(more, entry) == "holds (2 of 3 seeds)"
+
+
+def test_a_second_reading_of_another_run_or_by_other_settings_is_repeated(measured, tmp_path, monkeypatch):
+    workdir = shutil.copytree(measured[1] / RUN, tmp_path / "run")
+    found = iter([{"accuracy": 0.1}, {"accuracy": 0.2}])
+    monkeypatch.setattr(ledger, "evaluate", lambda *arguments: next(found))
+    kept, seconds = ledger.read_again(AGAIN, workdir)
+    assert kept != {"accuracy": 0.1} and seconds == ledger.read_again(AGAIN, workdir)[1]
+    same = ledger.reopen(workdir, AGAIN.change)
+    params = jax.tree.map(lambda leaf: leaf + 1, same.params)
+    monkeypatch.setattr(ledger, "reopen", lambda *words: same._replace(params=params))
+    assert [ledger.read_again(AGAIN, workdir)[0]["accuracy"] for _ in range(2)] == [0.1, 0.1]
+    config = dataclasses.replace(same.config, seed=4)
+    monkeypatch.setattr(ledger, "reopen", lambda *words: same._replace(config=config))
+    assert [ledger.read_again(AGAIN, workdir)[0]["accuracy"] for _ in range(2)] == [0.2, 0.2]
 
 
 def test_wall_time_adds_up_over_interruptions(tmp_path, monkeypatch):

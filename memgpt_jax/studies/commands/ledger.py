@@ -4,8 +4,9 @@
     memgpt-jax ledger convolution_binds bptt_depth --output LEDGER.md
 
 The claims are in `memgpt_jax/studies/claims.py`. Finished runs are read back, an interrupted run is resumed, and claims
-that were measured earlier stay in the ledger; remove the folder of a run to train it again. Exit code: 1 if a requested
-claim does not hold.
+that were measured earlier stay in the ledger; remove the folder of a run to train it again. A claim that has changed
+since counts as not measured, and a record of fewer of its seeds does not replace one of more. Exit code: 1 if a
+requested claim does not hold.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.studies.claims import CLAIMS
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
-from memgpt_jax.studies.ledger import Claim, Tier, markdown, record, run_claim
+from memgpt_jax.studies.ledger import Claim, Tier, is_current, markdown, record, run_claim, seeds_of
 from memgpt_jax.training import RunError
 
 
@@ -62,6 +63,14 @@ def earlier(path: Path) -> dict[str, dict[str, Any]]:
     return {entry["name"]: entry for entry in records if entry["name"] in {claim.name for claim in CLAIMS}}
 
 
+def replaces(entry: dict[str, Any], before: dict[str, Any] | None) -> bool:
+    """Whether a record replaces the earlier one of its claim: that one is of fewer seeds or of another claim."""
+    (claim,) = (claim for claim in CLAIMS if claim.name == entry["name"])
+    if before is None or not is_current(claim, before):
+        return True
+    return not seeds_of(claim, entry) < seeds_of(claim, before)
+
+
 @one_line_errors((RunError, ValueError))
 def main(argv: Sequence[str] | None = None) -> None:
     arguments, console = parse_arguments(Arguments, __doc__, argv), Console()
@@ -81,7 +90,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 console.print(f"{name}: {'error' if math.isnan(value) else f'{value:.4f}'}")
 
         for claim in claims:
-            entry = records[claim.name] = record(run_claim(claim, arguments.workdir, advance), arguments.workdir)
+            entry = record(run_claim(claim, arguments.workdir, advance), arguments.workdir)
+            if replaces(entry, records.get(claim.name)):
+                records[claim.name] = entry
+            else:
+                console.print(f"{claim.name}: the ledger keeps its record, which has more seeds")
             replace_file(output.parent / "ledger.json", json.dumps(list(records.values()), indent=2) + "\n")
             replace_file(output, markdown(CLAIMS, records))
             console.print(f"[bold]{claim.name}: {'holds' if entry['holds'] else 'failed'}[/bold]")
