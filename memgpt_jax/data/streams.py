@@ -14,7 +14,8 @@ def token_streams(text: TokenizedText, rows: int, length: int, seed: int, tokeni
     """Endless batches of running text, a Grain `IterDataset`; the targets of the head `tokens` are the next tokens.
 
     Each row is one stream of whole documents without padding, continued from batch to batch. The documents are divided
-    among the rows, and each row shuffles its own in every epoch. With fewer documents than rows, each row reads all.
+    among the rows by their numbers, and each row shuffles its own in every epoch. With fewer documents than rows, each
+    row reads all. Rows with shorter documents repeat theirs sooner: documents are not all read equally often.
     """
     import grain
 
