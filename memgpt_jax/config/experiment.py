@@ -131,7 +131,8 @@ class TrainingConfig:
     batch_size: int = 8
     """Rows B of a batch, each an independent stream."""
     sequence_length: int = 1024
-    """Tokens L per row and step; a multiple of the model's segment length."""
+    """Tokens L per row and step; a multiple of the model's segment length. Not used with a task that determines the
+    length of its rows (`TaskConfig.row_length`)."""
     carry_state: bool = True
     """Carry memory and attention window from step to step; gradients stop at the start of a step. False: every step
     starts from a fresh state."""

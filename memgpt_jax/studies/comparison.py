@@ -6,7 +6,7 @@ Runs whose configs differ in the seed alone become one line of the plot, with se
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,10 +115,10 @@ class Lines:
         }
 
 
-def shared_metric(results: Iterable[Mapping[str, Any]]) -> str | None:
-    """The first of METRICS that every result has; None: there is none."""
-    found = [*results]
-    return next((name for name in METRICS if all(result.get(name) is not None for result in found)), None)
+def shared_metric(results: Iterable[Mapping[str, Any]], without: Collection[str] = ()) -> str | None:
+    """The first of METRICS, but for some, that every result has; None: there is none."""
+    found, names = [*results], [name for name in METRICS if name not in without]
+    return next((name for name in names if all(result.get(name) is not None for result in found)), None)
 
 
 def write_results(folder: Path, stem: str, results: Mapping[str, Any]) -> Path:

@@ -25,8 +25,8 @@ from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.evaluation import evaluate, recall_along_stream
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.interop.adapters import fingerprint
-from memgpt_jax.ops.trees import named_leaves
 from memgpt_jax.memory import layer_memory_bytes
+from memgpt_jax.ops.trees import named_leaves
 from memgpt_jax.studies.command_line import assignments, load_config, override, sweep_words
 from memgpt_jax.studies.machine import describe_machine
 from memgpt_jax.studies.runs import reopen, run_name

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from memgpt_jax.checkpoint import Run, load_run
+from memgpt_jax.checkpoint import Checkpoints, Run, load_run
+from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.studies.command_line import assignments, override, sweep_words
 from memgpt_jax.training.start import LEARNED, check_outputs
 
@@ -12,6 +13,12 @@ from memgpt_jax.training.start import LEARNED, check_outputs
 def run_name(values: Mapping[str, str]) -> str:
     """The folder name of a combination of swept values, such as `model.memory.memory_size=64,seed=0`."""
     return ",".join(f"{field}={value}" for field, value in values.items()).replace("/", "_").replace(" ", "_")
+
+
+def trained_parameters(workdir: Path) -> int:
+    """Number of parameters of a run's model, with what its data and its pretrained model determine."""
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        return count_parameters(checkpoints.config(checkpoints.find(None)).model)
 
 
 def reopen(workdir: str | Path, change: Sequence[str] = (), step: int | None = None) -> Run:

@@ -22,9 +22,14 @@ def figures(monkeypatch):
 @pytest.mark.slow
 def test_mechanisms_against_state_bytes(tmp_path, figures):
     combinations = sweep(["model.memory=none,kv", "model.memory.match_state_bytes=1024,4096", "seed=0,1"])
-    results = [{"accuracy": 0.02, "state_bytes": 0}, {"accuracy": 0.04, "state_bytes": 0}]
+    results = [
+        {"accuracy": 0.02, "state_bytes": 0, "parameters": 9},
+        {"accuracy": 0.04, "state_bytes": 0, "parameters": 9},
+    ]
     results += [
-        {"accuracy": accuracy, "state_bytes": size, "groups": {}} for size in (1000, 4000) for accuracy in (0.5, 0.7)
+        {"accuracy": accuracy, "state_bytes": size, "parameters": 9, "groups": {}}
+        for size in (1000, 4000)
+        for accuracy in (0.5, 0.7)
     ]
     table = ablate.report(combinations, results, tmp_path, "title")
     columns = [list(column.cells) for column in table.columns]
@@ -33,10 +38,18 @@ def test_mechanisms_against_state_bytes(tmp_path, figures):
         ["", "match_state_bytes 1024", "match_state_bytes 4096"],
         ["0", "1,000", "4,000"],
     ]
-    assert columns[3] == ["0.0300", "0.6000", "0.6000"] and columns[5] == ["2", "2", "2"]
+    assert columns[3] == ["9", "9", "9"]
+    assert columns[4] == ["0.0300", "0.6000", "0.6000"] and columns[6] == ["2", "2", "2"]
     with open(tmp_path / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["model.memory", "seed", "model.memory.match_state_bytes", "accuracy", "state_bytes"]
+    assert list(rows[0]) == [
+        "model.memory",
+        "seed",
+        "model.memory.match_state_bytes",
+        "accuracy",
+        "state_bytes",
+        "parameters",
+    ]
     assert rows[0]["model.memory.match_state_bytes"] == "" and rows[5]["state_bytes"] == "4000"
     assert figures.keys() == {"results.png", "state_bytes.png"}
     (axes,) = figures["state_bytes.png"].axes
@@ -45,7 +58,7 @@ def test_mechanisms_against_state_bytes(tmp_path, figures):
 
 
 def test_runs_of_one_size_have_no_such_plot(tmp_path, figures):
-    ablate.report(sweep(["seed=0,1"]), [{"accuracy": 1.0, "state_bytes": 7}] * 2, tmp_path, "title")
+    ablate.report(sweep(["seed=0,1"]), [{"accuracy": 1.0, "state_bytes": 7, "parameters": 9}] * 2, tmp_path, "title")
     assert figures.keys() == {"results.png"}
 
 
@@ -66,6 +79,7 @@ def test_a_sweep_of_configs_applies_the_options_to_each(tmp_path, monkeypatch, m
         return {"evaluation": {"accuracy": 0.5 + config.seed / 10, "groups": groups}}
 
     monkeypatch.setattr(ablate, "train", train)
+    monkeypatch.setattr(ablate, "trained_parameters", lambda workdir: 9)
     words = [
         "--training.steps",
         "20",
@@ -86,16 +100,19 @@ def test_a_sweep_of_configs_applies_the_options_to_each(tmp_path, monkeypatch, m
 
 
 def test_runs_are_compared_by_a_metric_that_all_have(tmp_path, figures):
-    results = [{"accuracy": 0.5, "loss": 1.0, "state_bytes": 0}, {"loss": 2.0, "state_bytes": 4}]
+    results = [
+        {"accuracy": 0.5, "loss": 1.0, "state_bytes": 0, "parameters": 9},
+        {"loss": 2.0, "state_bytes": 4, "parameters": 9},
+    ]
     table = ablate.report(sweep(["config=a,b"]), results, tmp_path, "title")
-    assert [column.header for column in table.columns][3] == "loss" and [*table.columns[3].cells] == [
+    assert [column.header for column in table.columns][4] == "loss" and [*table.columns[4].cells] == [
         "1.0000",
         "2.0000",
     ]
     del results[1]["loss"]
     figures.clear()
     table = ablate.report(sweep(["config=a,b"]), results, tmp_path, "title")
-    assert [*table.columns[3].cells] == ["", ""] and [*table.columns[5].cells] == ["1", "1"] and not figures
+    assert [*table.columns[4].cells] == ["", ""] and [*table.columns[6].cells] == ["1", "1"] and not figures
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
 
 
@@ -114,6 +131,31 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, memgpt
         return {"evaluation": {"accuracy": 0.5}}
 
     monkeypatch.setattr(ablate, "train", train)
+    monkeypatch.setattr(ablate, "trained_parameters", lambda workdir: 9)
     error = memgpt("ablate", "recall", "--sweep", "seed=0,1,2", "--workdir", tmp_path / "new", code=2)
     assert "1 of 3 runs failed" in error and "seed=1: the loss is not finite" in error
     assert len((tmp_path / "new" / "results.csv").read_text().splitlines()) == 3
+
+
+def test_losses_per_other_tokens_are_not_compared(tmp_path, monkeypatch, memgpt, figures):
+    def train(config, workdir):
+        workdir.mkdir(parents=True)
+        tokens = 90 if config.data.tokenizer == "byte" else 30
+        return {"evaluation": {"loss": 0.5, "documents": 3, "tokens": tokens, "bytes": None}}
+
+    monkeypatch.setattr(ablate, "train", train)
+    monkeypatch.setattr(ablate, "trained_parameters", lambda workdir: 9)
+    words = ["stdlib", "--model.vocab_size", "4096", "--sweep"]
+    for field, compared in (("data.tokenizer=byte,bpe", False), ("seed=0,1", True)):
+        printed = " ".join(memgpt("ablate", *words, field, "--workdir", tmp_path / field).split())
+        assert ("the losses are not compared" in printed) != compared
+        assert ("not evaluated on the same text: 90, 30 tokens" in printed) != compared
+        assert figures.keys() == ({"results.png"} if compared else set())
+    assert ablate.unequal_text([{"bytes": 5, "tokens": 1}, {"bytes": 5, "tokens": 2}]) is None
+
+
+def test_a_length_that_the_task_does_not_use_is_not_swept(tmp_path, memgpt):
+    words = ["--sweep", "training.sequence_length=128,256", "--workdir", tmp_path / "new"]
+    error = memgpt("ablate", "recall", *words, code=2)
+    assert "training.sequence_length has no effect: rows of RecallConfig have" in error
+    assert "sweep data.context_length" in error and not (tmp_path / "new").exists()

@@ -11,12 +11,14 @@ The first field is the axis of the plot, seeds give error bars (standard deviati
 differ in the size of their state, a second plot has the size as its axis and a line for each mechanism. A mechanism
 without a swept field (`none` has no size) runs once for all values of the field. The same command resumes an
 interrupted sweep: finished runs are read back, an unfinished run is resumed. A failed run does not stop the others.
+Losses of runs with another tokenizer, objective or loss of the head are not compared, and a note says if runs were not
+evaluated on the same amount of text.
 """
 
 import csv
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,10 @@ from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.studies.command_line import one_line_errors, override, parse, sweep, sweep_words
 from memgpt_jax.studies.comparison import shared_metric
 from memgpt_jax.studies.plots import plot_ablation, plot_curves, plot_state_bytes
-from memgpt_jax.studies.runs import run_name
+from memgpt_jax.studies.runs import run_name, trained_parameters
 from memgpt_jax.training import RunError, train
+
+LENGTH = "training.sequence_length"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ def by_state_bytes(
 
 
 def write_csv(path: Path, combinations: list[dict[str, str]], results: list[dict[str, Any]]) -> None:
-    """One line for each run: the swept fields, then every number of its evaluation, and the bytes of its state."""
+    """One line for each run: the swept fields, every number of its evaluation, state bytes and parameters."""
     rows = [
         values
         | {name: value for name, value in result.items() if isinstance(value, int | float)}
@@ -96,24 +100,50 @@ def write_csv(path: Path, combinations: list[dict[str, str]], results: list[dict
         writer.writerows(rows)
 
 
-def report(combinations: list[dict[str, str]], results: list[dict[str, Any]], workdir: Path, title: str) -> Table:
+def loss_unit(config: ExperimentConfig) -> tuple[Any, ...]:
+    """What a loss measures, nats for each of these: tokens of a tokenizer, targets of an objective or of a head."""
+    text, head = config.text, getattr(config.model, "head", None)
+    tokens = None if text is None else (text.tokenizer, text.tokenizer_vocab_size)
+    pretrained = config.pretrained if text is not None and text.tokenizer == "pretrained" else None
+    return tokens, pretrained, config.data.objective, getattr(head, "loss", None)
+
+
+def unequal_text(results: Sequence[Mapping[str, Any]]) -> str | None:
+    """A note if runs were evaluated on other amounts of text; tokens are compared where bytes are not known."""
+    known = all(result.get("bytes") is not None for result in results)
+    for name in ("documents", "bytes" if known else "tokens"):
+        found = dict.fromkeys(f"{result[name]:,}" for result in results if result.get(name) is not None)
+        if len(found) > 1:
+            return f"note: the runs were not evaluated on the same text: {', '.join(found)} {name}"
+    return None
+
+
+def report(
+    combinations: list[dict[str, str]],
+    results: list[dict[str, Any]],
+    workdir: Path,
+    title: str,
+    without: Collection[str] = (),
+) -> Table:
     """Write CSV and plots of the runs so far, and return the table of means over seeds.
 
-    Without a metric that all runs have, the table has none, and there is no plot of it.
+    Without a metric that all runs have, except those in `without`, the table has none, and there is no plot of it.
     """
     write_csv(workdir / "results.csv", combinations, results)
-    metric, groups = shared_metric(results), grouped(combinations, results)
+    metric, groups = shared_metric(results, without), grouped(combinations, results)
     axis = next((field for field in fields_of(combinations) if field != "seed"), "seed")
     lines, curves = {}, {}
     parts = list(dict.fromkeys(name for run in results for name in run.get("groups", {})))
-    table = Table(axis, "other fields", "state bytes", metric or "no shared metric", "± (seeds)", "runs", *parts)
+    table = Table(
+        axis, "other fields", "state bytes", "parameters", metric or "no shared metric", "± (seeds)", "runs", *parts
+    )
     for (value, label), runs in groups.items():
         scores = [run[metric] for run in runs] if metric else []
         lines.setdefault(label, {})[value] = scores
         mean = f"{statistics.mean(scores):.4f}" if scores else ""
         spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
-        sizes = dict.fromkeys(f"{run['state_bytes']:,}" for run in runs)
-        row = [value, label, ", ".join(sizes), mean, spread, str(len(runs))]
+        sizes = [", ".join(dict.fromkeys(f"{run[name]:,}" for run in runs)) for name in ("state_bytes", "parameters")]
+        row = [value, label, *sizes, mean, spread, str(len(runs))]
         found = [[run["groups"][name] for run in runs if name in run.get("groups", {})] for name in parts]
         table.add_row(*row, *(f"{statistics.mean(values):.4f}" if values else "" for values in found))
         if runs[0].get("curve"):
@@ -127,6 +157,17 @@ def report(combinations: list[dict[str, str]], results: list[dict[str, Any]], wo
     if curves:
         plot_curves(curves, workdir / "curves.png", title)
     return table
+
+
+def check_lengths(configs: Sequence[ExperimentConfig]) -> None:
+    """Raise `ValueError` if the task of a config that sweeps `training.sequence_length` has its own row length."""
+    for config in configs:
+        if config.row_length is not None:
+            fields = " or ".join(f"data.{name}" for name in getattr(config.data, "length_fields", ()))
+            raise ValueError(
+                f"{LENGTH} has no effect: rows of {type(config.data).__name__} have "
+                f"{config.row_length} tokens" + (f"; sweep {fields}" if fields else "")
+            )
 
 
 def config_of(
@@ -158,6 +199,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = {values["config"] for values in combinations if "config" in values}
     named = {name: parse(Arguments, __doc__, [name, *words[1:]])[0] for name in names}
     configs = [config_of(config, named, values) for values in combinations]  # refuses wrong values
+    swept = [run_config for (run_config, _), values in zip(configs, combinations, strict=True) if LENGTH in values]
+    check_lengths(swept)
+    units = [loss_unit(run_config) for run_config, _ in configs]
+    without = () if all(unit == units[0] for unit in units) else ("loss",)
     console, done, results, failed, table = Console(markup=False), [], [], [], ""
     for number, (values, (run_config, size)) in enumerate(zip(combinations, configs, strict=True), start=1):
         name = run_name(values)
@@ -170,9 +215,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         finally:
             jax.clear_caches()  # later runs do not use these compiled functions
         done.append(values)
-        results.append(result | {"state_bytes": size})
-        table = report(done, results, arguments.workdir, arguments.workdir.name)
+        counts = {"state_bytes": size, "parameters": trained_parameters(arguments.workdir / name)}
+        results.append(result | counts)
+        table = report(done, results, arguments.workdir, arguments.workdir.name, without)
     console.print(table)
+    if without:
+        console.print("note: the losses are not compared: the tokenizer, the objective or the loss of the head differs")
+    if note := unequal_text(results):
+        console.print(note)
     if failed:
         listed = "\n".join(failed)
         raise RunError(f"{len(failed)} of {len(combinations)} runs failed:\n{listed}")
