@@ -134,7 +134,7 @@ class KVMemory(KnowledgeMemory):
     def read(
         self, x: Float[Array, "B Q D"], state: KVState, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
     ) -> tuple[Float[Array, "B Q R"], KVState]:
-        query, entries = self._turned(self.queries(x), state.clock, own_segment.position), state.entries
+        query, entries = self._rotated(self.queries(x), state.clock, own_segment.position), state.entries
         visible = jnp.broadcast_to(entries.valid[:, None], (*x.shape[:2], entries.valid.shape[1]))
         sources = [self._source(entries, visible)]
         if self.config.visibility == "token":
@@ -142,10 +142,12 @@ class KVMemory(KnowledgeMemory):
             written = self._rounded(self._gated(self._entries(own_segment.x, convolved, own_segment.document >= 0)))
             sources.append(self._source(written, causal_visibility(own_segment.document, own_segment.position)))
         sources += self.knowledge_source(state.knowledge, x.shape[1])
-        found = (read_entries_with_lse if self._needs_lse(state) else read_entries)(query, sources, *self._extras())
+        found = (read_entries_with_lse if self._needs_lse(state) else read_entries)(
+            query, sources, *self._null_and_recency()
+        )
         found = self.with_nearest(query, state.knowledge, found)
         if entries.read_mass is not None:  # evict="least_read"
-            mass = read_mass(query, sources, *self._extras(), update_mask)[:, : self.config.memory_size]
+            mass = read_mass(query, sources, *self._null_and_recency(), update_mask)[:, : self.config.memory_size]
             entries = entries._replace(read_mass=entries.read_mass + jax.lax.stop_gradient(mass))
         return self._packed(found), state._replace(entries=entries)
 
@@ -162,7 +164,7 @@ class KVMemory(KnowledgeMemory):
         convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
         entries = self._entries(x, convolved, write_mask)
         place = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
-        return self._select(entries._replace(keys=self._turned(entries.keys, state.clock, place))), conv_cache
+        return self._select(entries._replace(keys=self._rotated(entries.keys, state.clock, place))), conv_cache
 
     def explain(self, x: Float[Array, "B Q D"], state: KVState) -> Explanation:
         """Weights over the M entries, then those of knowledge; the null entry has the rest of each softmax.
@@ -173,10 +175,10 @@ class KVMemory(KnowledgeMemory):
         values, valid = entries.values, entries.valid
         visible = jnp.broadcast_to(valid[:, None], (*x.shape[:2], valid.shape[1]))
         sources = [self._source(entries, visible), *self.knowledge_source(state.knowledge, x.shape[1])]
-        query = self._turned(self.queries(x), state.clock, jnp.arange(x.shape[1], dtype=jnp.int32)[None])
-        weights = read_weights(query, sources, *self._extras())
+        query = self._rotated(self.queries(x), state.clock, jnp.arange(x.shape[1], dtype=jnp.int32)[None])
+        weights = read_weights(query, sources, *self._null_and_recency())
         if (nearest := self.nearest(query, state.knowledge)) is not None:
-            _, lse = read_entries_with_lse(query, sources, *self._extras())
+            _, lse = read_entries_with_lse(query, sources, *self._null_and_recency())
             share = jax.nn.sigmoid(lse - nearest.lse)[..., None]
             batch, length, heads, top_k = nearest.place.shape
             rows = jnp.arange(batch * length * heads)[:, None]
@@ -265,7 +267,7 @@ class KVMemory(KnowledgeMemory):
         convolved, conv_cache = self.convolve_call(call, state.conv_cache)
         written = self._entries(call.x, convolved, call.document >= 0)
         place = jnp.arange(call.x.shape[1], dtype=jnp.int32)[None]
-        written = written._replace(keys=self._turned(written.keys, state.clock, place))
+        written = written._replace(keys=self._rotated(written.keys, state.clock, place))
         new = written._replace(valid=call.write_mask)
         new = jax.tree.map(lambda x: x.reshape(batch * num_segments, length, *x.shape[2:]), new)
         new = jax.tree.map(lambda x: x.reshape(batch, num_segments, *x.shape[1:]), self._select(new))
@@ -281,11 +283,11 @@ class KVMemory(KnowledgeMemory):
             in_play = jax.lax.cond(jnp.any(gap > 0), self._without_gap, lambda entries, _: entries, in_play, gap)
         seen, final = self._places(segments, state.entries, start, new, gap)
 
-        null_key, recency = self._extras()
+        null_key, recency = self._null_and_recency()
         own = own_document = None
         if self.config.visibility == "token":
             own, own_document = self._own_entries(written, call.document, per_segment)
-        query, whole = self._turned(self.queries(call.x), state.clock, place), self.config.knowledge_top_k is None
+        query, whole = self._rotated(self.queries(call.x), state.clock, place), self.config.knowledge_top_k is None
         knowledge = self.readable_knowledge(state.knowledge) if state.knowledge is not None and whole else None
         found = (read_segments_with_lse if self._needs_lse(state) else read_segments)(
             query.reshape(*per_segment, self.config.num_heads, -1),
@@ -381,13 +383,13 @@ class KVMemory(KnowledgeMemory):
         packed = found.reshape(*found.shape[:-2], -1)
         return packed if self.joins_attention else packed.astype(self.dtype)
 
-    def _turned(
+    def _rotated(
         self, x: Float[Array, "B L heads K"], clock: Int32[Array, "B"] | None, place: Int32[Array, "#B L"]
     ) -> Float[Array, "B L heads K"]:
         """Queries or keys, rotated to the position clock + place if self-attention has rotary positions."""
         return x if self.rotary is None or clock is None else self.rotary(x, clock[:, None] + place)
 
-    def _extras(self):
+    def _null_and_recency(self):
         """The null entry's key and the recency slopes; None if not configured."""
         null_key = self.null_key[...] if self.config.null_entry else None
         recency = jax.nn.softplus(self.recency_bias[...]) if self.config.recency_bias else None

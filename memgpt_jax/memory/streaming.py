@@ -158,7 +158,7 @@ def _detached(
     own_segment = OwnSegment(x, no_document, position)
     update_mask = jnp.zeros((batch, length), bool)
     before = memory.incoming(_restarted(memory, state.memory, state.fresh), jnp.zeros(batch, bool))
-    x = _poisoned(x, state, valid) if alignment == "aligned" else x
+    x = _nan_where_bad(x, state, valid) if alignment == "aligned" else x
 
     @jax.checkpoint  # recomputed: [L, M] weights are large
     def read_from(x: Array, state: State) -> Array:
@@ -261,7 +261,7 @@ def _aligned(
             f"alignment='aligned' needs a multiple of segment_length={segment_length} tokens, got {length}"
         )
     shape = (batch, length // segment_length, segment_length)
-    x = _poisoned(x, state, valid).reshape(*shape, width)
+    x = _nan_where_bad(x, state, valid).reshape(*shape, width)
     everywhere = jnp.ones(shape, bool)
     segments = Segment(x, reset.reshape(shape), everywhere, everywhere, jnp.ones(shape[:2], bool))
     read, memory_state = memory.sequence(segments, state.memory)
@@ -271,7 +271,7 @@ def _aligned(
     return read.reshape(batch, length, -1), state
 
 
-def _poisoned(x: Float[Array, "B L D"], state: StreamState, valid: Bool[Array, "B L"]) -> Float[Array, "B L D"]:
+def _nan_where_bad(x: Float[Array, "B L D"], state: StreamState, valid: Bool[Array, "B L"]) -> Float[Array, "B L D"]:
     """NaN unless every row is at a segment boundary and every token is valid."""
     return jnp.where(jnp.all(state.offset == 0) & jnp.all(valid), x, jnp.nan)
 

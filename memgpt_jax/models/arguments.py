@@ -125,7 +125,7 @@ def padding_leads(valid: Any) -> Any:
     return (valid[:, 1:] & ~valid[:, :-1]).any(axis=1)
 
 
-def poisoned(x: Stream, tokens: Tokens, vocab_size: int, valid: Flags) -> Stream:
+def nan_where_invalid(x: Stream, tokens: Tokens, vocab_size: int, valid: Flags) -> Stream:
     """The embeddings, with NaN for tokens outside the vocabulary and in rows whose padding is not on the right."""
     wrong = (valid & ((tokens < 0) | (tokens >= vocab_size))) | padding_leads(valid)[:, None]
     return jnp.where(wrong[..., None], jnp.nan, x)

@@ -37,7 +37,7 @@ class Model(nnx.Module, Generic[State]):
         """The state of `batch_size` rows before the first token. It holds no parameters."""
         raise NotImplementedError
 
-    def started(self, state: State | None, rows: int) -> State:
+    def state_or_initial(self, state: State | None, rows: int) -> State:
         """The state, or `init_state(rows)` for None. Raises `ValueError` if it does not fit the model or the rows."""
         if state is None:
             return self.init_state(rows)

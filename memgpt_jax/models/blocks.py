@@ -11,7 +11,7 @@ from memgpt_jax.config.model import ModelConfig, StackConfig
 from memgpt_jax.memory.streaming import StreamAlignment
 from memgpt_jax.models.attention import Attention, CallInputs, FullAttention, SelfAttention
 from memgpt_jax.models.cross_attention import CrossAttention
-from memgpt_jax.models.layers import FeedForward, dropout, norm
+from memgpt_jax.models.layers import FeedForward, dropout, make_norm
 from memgpt_jax.models.memory_layer import MemoryLayer, NoMemoryLayer, make_memory_layer
 from memgpt_jax.models.shared_softmax import SharedSoftmaxMemory
 from memgpt_jax.ops.mesh import split_rows
@@ -46,13 +46,13 @@ class Block(nnx.Module):
     def __init__(self, config: StackConfig, layer: int, rngs: nnx.Rngs, attention: type[Attention] | None = None):
         """Args: attention: the class of self-attention; default: by `config.causal`, in a window or full."""
         self.config = config
-        self.attention_norm = norm(config, config.d_model, rngs)
+        self.attention_norm = make_norm(config, config.d_model, rngs)
         attention = attention or (SelfAttention if config.causal else FullAttention)
         self.attention = attention(config, rngs)
         self.parallel = config.norm_position == "parallel"
         if isinstance(config, ModelConfig) and config.attends_to_source:
             if not self.parallel:
-                self.cross_attention_norm = norm(config, config.d_model, rngs)
+                self.cross_attention_norm = make_norm(config, config.d_model, rngs)
             self.cross_attention = CrossAttention(config, rngs)
         has_memory = config.layer_has_memory(layer)
         self.memory_layer: SharedSoftmaxMemory | MemoryLayer | NoMemoryLayer
@@ -65,7 +65,7 @@ class Block(nnx.Module):
                 else NoMemoryLayer()
             )
         if not self.parallel:
-            self.feed_forward_norm = norm(config, config.d_model, rngs)
+            self.feed_forward_norm = make_norm(config, config.d_model, rngs)
         self.feed_forward = FeedForward(config, rngs)
 
     def attention_input(self, x: Stream) -> Stream:

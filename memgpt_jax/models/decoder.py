@@ -21,15 +21,15 @@ from memgpt_jax.models.arguments import (
     check_targets,
     check_tokens,
     filled_flags,
+    nan_where_invalid,
     on_host,
     padding_leads,
-    poisoned,
 )
 from memgpt_jax.models.attention import call_inputs
 from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.blocks import Block, LayerState, run_blocks
 from memgpt_jax.models.features import make_features, read_features
-from memgpt_jax.models.layers import norm
+from memgpt_jax.models.layers import make_norm
 from memgpt_jax.models.memory_layer import NoMemoryLayer
 from memgpt_jax.ops import Scores, cross_entropy
 from memgpt_jax.ops.attention import relative_bias
@@ -70,7 +70,7 @@ class MemGPT(Model[ModelState]):
         if config.position == "relative":
             self.relative_embedding = nnx.Param(normal(rngs.params(), (config.relative_buckets, config.num_heads)))
         self.blocks = nnx.List([Block(config, layer, rngs) for layer in range(config.num_layers)])
-        self.final_norm = norm(config, config.d_model, rngs) if config.num_layers else None
+        self.final_norm = make_norm(config, config.d_model, rngs) if config.num_layers else None
         if not config.tie_embeddings:
             dtype = jnp.dtype(config.dtype)
             self.output = linear(config.d_model, config.vocab_size, use_bias=False, dtype=dtype, rngs=rngs)
@@ -82,11 +82,11 @@ class MemGPT(Model[ModelState]):
         features = () if self.features is None else self.features.init_state(batch_size)
         return ModelState(layers, jnp.zeros(batch_size, jnp.int32), features)
 
-    def started(self, state: ModelState | None, rows: int) -> ModelState:
+    def state_or_initial(self, state: ModelState | None, rows: int) -> ModelState:
         layers = self.config.num_layers
         if state is not None and (not isinstance(state, ModelState) or len(state.layers) != layers):
             raise ValueError(f"state must be a ModelState of {layers} layers: use init_state(batch_size)")
-        return super().started(state, rows)
+        return super().state_or_initial(state, rows)
 
     def __call__(
         self,
@@ -136,14 +136,14 @@ class MemGPT(Model[ModelState]):
     ) -> Hidden[ModelState]:
         """The last hidden states, normalised and multiplied by `logit_scale`. Arguments and errors as in `__call__`."""
         tokens = check_tokens(tokens, self.config.vocab_size, valid)
-        state = self.started(state, len(tokens))
+        state = self.state_or_initial(state, len(tokens))
         reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(state.position, reset)
         check_context(self.config, positions, valid)
         x = self.embed(tokens, positions, valid)
         added, after = read_features(self.features, features, tokens, state.features, reset, valid)
         x = x if added is None else x + added.astype(x.dtype)
-        x, state = poisoned(x, tokens, self.config.vocab_size, valid), state._replace(features=after)
+        x, state = nan_where_invalid(x, tokens, self.config.vocab_size, valid), state._replace(features=after)
         return self._run(x, state, positions, reset, valid, alignment=alignment, dropout_key=dropout_key)
 
     def run(
@@ -162,7 +162,7 @@ class MemGPT(Model[ModelState]):
         with such padding give NaN.
         """
         check_stream(self.config, x, "x")
-        state = self.started(state, len(x))
+        state = self.state_or_initial(state, len(x))
         reset, valid = filled_flags(x.shape[:2], reset, valid)
         positions = document_positions(state.position, reset)
         check_context(self.config, positions, valid)
@@ -194,9 +194,9 @@ class MemGPT(Model[ModelState]):
         after = jnp.take_along_axis(positions, jnp.maximum(last, 0), axis=1)[:, 0] + 1
         position = jnp.where(last[:, 0] >= 0, after, state.position)
         state = state._replace(layers=found.layers, position=position)
-        return Hidden(self.finished(found.stream), state, found.gates, found.last_input)
+        return Hidden(self.normalize_output(found.stream), state, found.gates, found.last_input)
 
-    def finished(self, x: Stream) -> Stream:
+    def normalize_output(self, x: Stream) -> Stream:
         """The last hidden states of the stream after the last block: normalised, times `logit_scale`."""
         x = x if self.final_norm is None else self.final_norm(x)
         if self.config.logit_scale != 1.0:

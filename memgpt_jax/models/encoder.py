@@ -12,13 +12,13 @@ from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.memory import resolved
-from memgpt_jax.models.arguments import check_numbers, check_targets, check_tokens, filled_flags, poisoned
+from memgpt_jax.models.arguments import check_numbers, check_targets, check_tokens, filled_flags, nan_where_invalid
 from memgpt_jax.models.attention import CallInputs, call_inputs
 from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.blocks import Block, LayerState, run_blocks
 from memgpt_jax.models.features import make_features, read_features
 from memgpt_jax.models.heads import in_order, make_heads
-from memgpt_jax.models.layers import dropout, norm
+from memgpt_jax.models.layers import dropout, make_norm
 from memgpt_jax.ops import Scores
 from memgpt_jax.ops.attention import relative_bias
 from memgpt_jax.ops.attention.positions import document_positions, sinusoidal
@@ -66,10 +66,10 @@ class Encoder(Model[EncoderState]):
         if config.token_types is not None:
             self.type_embedding = nnx.Param(normal(rngs.params(), (config.token_types, width)))
         if config.embedding_norm:
-            self.embedding_norm = norm(config, width, rngs)
+            self.embedding_norm = make_norm(config, width, rngs)
         self.blocks = nnx.List([Block(config, layer, rngs) for layer in range(config.num_layers)])
         if config.norm_position != "post":
-            self.final_norm = norm(config, width, rngs)
+            self.final_norm = make_norm(config, width, rngs)
         self.heads = make_heads(config, rngs=rngs)
         self.features = make_features(config, rngs)
 
@@ -141,7 +141,7 @@ class Encoder(Model[EncoderState]):
         """
         config = self.config
         tokens = check_tokens(tokens, config.vocab_size, valid)
-        state = self.started(state, len(tokens))
+        state = self.state_or_initial(state, len(tokens))
         if config.position == "learned" and tokens.shape[1] > config.num_positions:
             raise ValueError(
                 f"a call may have up to num_positions={config.num_positions} tokens, got {tokens.shape[1]}"
@@ -156,7 +156,7 @@ class Encoder(Model[EncoderState]):
         positions = document_positions(jnp.zeros(tokens.shape[0], jnp.int32), reset)
         added, after = read_features(self.features, features, tokens, state.features, reset, valid)
         x = self.embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding, added)
-        x = poisoned(x, tokens, config.vocab_size, valid)
+        x = nan_where_invalid(x, tokens, config.vocab_size, valid)
         called = call_inputs(reset, valid, positions=positions, distance_bias=self._distance_bias(tokens.shape[1]))
         if config.separate_types and token_types is not None:
             called = called._replace(document=called.document * (config.token_types or 1) + token_types)

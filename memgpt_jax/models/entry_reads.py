@@ -119,7 +119,7 @@ def trace_call(model: MemGPT, tokens: Tokens, state: ModelState, valid: Flags) -
         layers.append(after)
         x = y
     position = state.position + jnp.sum(valid, axis=1, dtype=jnp.int32)
-    return CallTrace(found, model.finished(x), state._replace(layers=tuple(layers), position=position))
+    return CallTrace(found, model.normalize_output(x), state._replace(layers=tuple(layers), position=position))
 
 
 def _explained(

@@ -14,7 +14,7 @@ from memgpt_jax.config.features import FeaturesConfig, FramesConfig, PatchesConf
 from memgpt_jax.config.model import PositionedStackConfig
 from memgpt_jax.models.arguments import on_host
 from memgpt_jax.models.frames import Frames
-from memgpt_jax.models.layers import adapted_linear, norm
+from memgpt_jax.models.layers import adapted_linear, make_norm
 from memgpt_jax.models.projections import Features, Raw
 from memgpt_jax.ops.memory import gather_entries
 from memgpt_jax.shapes import Array, Flags, Float, Int32, Stream
@@ -46,7 +46,7 @@ class Patches(Features):
         widths = (self.config.channels, *self.config.stem)
         pairs = zip(widths, self.config.stem, strict=False)
         self.stem = nnx.List([adapted_linear(config, 9 * d_in, d_out, rngs) for d_in, d_out in pairs])
-        self.norms = nnx.List([norm(config, width, rngs) for width in self.config.stem])
+        self.norms = nnx.List([make_norm(config, width, rngs) for width in self.config.stem])
         d_in = widths[-1] if self.config.stem else self.config.size
         self.projection = adapted_linear(config, d_in, config.d_model, rngs)
 

@@ -63,7 +63,7 @@ class Headed(Model[HeadedState]):
         **options: Any,
     ) -> Hidden[HeadedState]:
         """The backbone's `hidden`: the last hidden states, the state after the call and the fusion gates."""
-        state = self.started(state, len(tokens))
+        state = self.state_or_initial(state, len(tokens))
         options = self._with_source(tokens, reset, valid, self._of_backbone(options))
         found = self.backbone.hidden(tokens, state.backbone, reset, valid, **options)
         return Hidden(found.stream, state._replace(backbone=found.state), found.gates)
@@ -93,7 +93,7 @@ class Headed(Model[HeadedState]):
         Raises:
             ValueError: there are more than `call_length` tokens and not a multiple of it, or as in the backbone's call.
         """
-        state = self.started(state, len(tokens))
+        state = self.state_or_initial(state, len(tokens))
         arrays = {"tokens": tokens, "reset": reset, "valid": valid, **inputs}
         outputs, state = self._by_calls(self._one_call, state, arrays, dropout_key, alignment)
         return _joined(outputs), state
@@ -228,7 +228,7 @@ class Headed(Model[HeadedState]):
             return (found, counts), self.hidden(**arrays, state=state, alignment=alignment).state
 
         arrays = {"tokens": tokens, "reset": reset, "valid": valid, **inputs}
-        (found, counts), _ = self._by_calls(read, self.started(state, len(tokens)), arrays, None, alignment)
+        (found, counts), _ = self._by_calls(read, self.state_or_initial(state, len(tokens)), arrays, None, alignment)
 
         def mean(values: Array) -> Array:
             return jnp.mean(values, axis=0, where=counts.reshape(-1, *(1,) * (values.ndim - 1)))

@@ -17,7 +17,7 @@ def adapted_linear(config: StackConfig, d_in: int, d_out: int, rngs: nnx.Rngs, *
     return linear(d_in, d_out, use_bias=use_bias, dtype=dtype, rngs=rngs, adapter_rank=config.adapter_rank)
 
 
-def norm(config: MemoryLayerConfig, width: int, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
+def make_norm(config: MemoryLayerConfig, width: int, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
     """The configured normalisation; statistics in float32."""
     kind = {"rmsnorm": nnx.RMSNorm, "layernorm": nnx.LayerNorm}[config.norm]
     return kind(width, epsilon=config.norm_epsilon, dtype=jnp.dtype(config.dtype), rngs=rngs)

@@ -16,7 +16,7 @@ from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.streaming import StreamAlignment, StreamState, explain, init_stream_state, stream, write_entries
 from memgpt_jax.models.arguments import check_state, check_stream, filled_flags, padding_leads
 from memgpt_jax.models.layers import dropout as dropped
-from memgpt_jax.models.layers import norm as make_norm
+from memgpt_jax.models.layers import make_norm
 from memgpt_jax.ops import gated_fusion
 from memgpt_jax.ops.linear import matmul
 from memgpt_jax.ops.quantized import StoredMatrix

@@ -42,7 +42,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         """The state before the first token, without a source. It holds no parameters."""
         return Seq2SeqState(self.encoder.init_state(batch_size), self.decoder.init_state(batch_size))
 
-    def started(self, state: Seq2SeqState | None, rows: int) -> Seq2SeqState:
+    def state_or_initial(self, state: Seq2SeqState | None, rows: int) -> Seq2SeqState:
         """The given state, or `init_state(rows)` for None. The encoder and the decoder check their parts of it."""
         if not isinstance(state, Seq2SeqState | None):
             raise ValueError(f"state must be a Seq2SeqState, got {type(state).__name__}: use init_state(batch_size)")
@@ -65,7 +65,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         Raises:
             ValueError: the source has more than `source_length` tokens, or as in `Encoder.hidden`.
         """
-        state = self.started(state, len(tokens))
+        state = self.state_or_initial(state, len(tokens))
         tokens = check_tokens(tokens, self.config.vocab_size, valid)
         places = self.config.decoder.source_length
         assert places is not None
@@ -89,7 +89,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         **options: Any,
     ) -> tuple[Float32[Array, "B L V"], Seq2SeqState]:
         """The decoder's logits, and the state after the call: see `MemGPT.__call__`."""
-        state = self.started(state, len(tokens))
+        state = self.state_or_initial(state, len(tokens))
         logits, decoder = self.decoder(tokens, state.decoder, reset, valid, **options)
         return logits, state._replace(decoder=decoder)
 
@@ -127,7 +127,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         dropout_key: Array | None,
     ) -> tuple[Seq2SeqState, Array | None]:
         """The state after the source, if there is one, and the dropout key of the decoder."""
-        state = self.started(state, len(tokens))
+        state = self.state_or_initial(state, len(tokens))
         if source is None and not (source_reset is None and source_valid is None and source_features is None):
             raise ValueError("source_reset, source_valid and source_features need a source")
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
@@ -188,7 +188,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         alignment: Alignment = "any",
     ) -> dict[str, Array]:
         """`Model.diagnostics` of both stacks; names begin with `encoder_` or `decoder_`."""
-        state = self.started(state, len(tokens))
+        state = self.state_or_initial(state, len(tokens))
         options = {"embedding": self.decoder.embedding[...], "features": source_features}
         of_encoder = self.encoder.diagnostics(source, state.encoder, source_reset, valid=source_valid, **options)
         state = self.read_source(source, state, source_reset, source_valid, features=source_features)

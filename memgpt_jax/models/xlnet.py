@@ -11,7 +11,7 @@ from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import XLNetConfig
 from memgpt_jax.memory import resolved
 from memgpt_jax.memory.streaming import StreamAlignment
-from memgpt_jax.models.arguments import check_numbers, check_targets, check_tokens, filled_flags, poisoned
+from memgpt_jax.models.arguments import check_numbers, check_targets, check_tokens, filled_flags, nan_where_invalid
 from memgpt_jax.models.attention import Attention, CallInputs, Relations, call_inputs, split_heads
 from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.blocks import Block, LayerState, run_blocks
@@ -190,7 +190,7 @@ class XLNet(Model[EncoderState]):
         config = self.config
         check(alignment in DETACHED, f"alignment must be 'any' or 'aligned', got {alignment!r}")
         tokens = check_tokens(tokens, config.vocab_size, valid)
-        state = self.started(state, len(tokens))
+        state = self.state_or_initial(state, len(tokens))
         order = None if order is None else check_numbers("order", order, tokens.shape)
         token_types = None if token_types is None else check_numbers("token_types", token_types, tokens.shape)
         reset, valid = filled_flags(tokens.shape, reset, valid)
@@ -200,7 +200,7 @@ class XLNet(Model[EncoderState]):
             return dropout((x * jnp.float32(config.stream_scale)).astype(config.dtype), config.dropout, key)
 
         h, g = scaled_and_dropped(split_vocabulary(self.embedding[...])[tokens], keys[0]), None
-        h = poisoned(h, tokens, config.vocab_size, valid)
+        h = nan_where_invalid(h, tokens, config.vocab_size, valid)
         if order is not None:
             g = scaled_and_dropped(jnp.broadcast_to(self.query_embedding[...][None], h.shape), keys[1])
         found = run_blocks(

@@ -10,7 +10,7 @@ from memgpt_jax.config.heads import HeadConfig
 from memgpt_jax.config.model import StackConfig
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.models.heads.base import Head
-from memgpt_jax.models.layers import ACTIVATIONS, norm
+from memgpt_jax.models.layers import ACTIVATIONS, make_norm
 from memgpt_jax.ops import Scores, cross_entropy
 from memgpt_jax.ops.linear import matmul
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int, Stream
@@ -27,7 +27,7 @@ class MaskedHead(Head):
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
         super().__init__(config, stack, rngs=rngs)
         self.transform = linear(stack.d_model, stack.d_model, use_bias=True, dtype=jnp.dtype(stack.dtype), rngs=rngs)
-        self.norm = norm(stack, stack.d_model, rngs)
+        self.norm = make_norm(stack, stack.d_model, rngs)
         self.bias = nnx.Param(jnp.zeros(stack.vocab_size, jnp.float32))
 
     @property
