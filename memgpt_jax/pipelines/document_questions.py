@@ -26,10 +26,13 @@ class DocumentQuestions:
     """
 
     def __init__(self, loaded: Loaded, *, prompt: str | None = None, rows: int = 16):
-        """Args: prompt: as `DocumentQuestionsConfig.prompt`; default: that of the run. rows: questions that are
-        answered at the same time.
+        """
+        Args:
+            prompt: as `DocumentQuestionsConfig.prompt`; default: that of the run.
+            rows: questions that are answered at the same time.
 
-        Raises `ValueError` if the model is not a decoder.
+        Raises:
+            ValueError: the model is not a decoder.
         """
         check_sizes(rows=rows)
         config = loaded.data if isinstance(loaded.data, DocumentQuestionsConfig) else DocumentQuestionsConfig()
@@ -68,8 +71,11 @@ class Reading:
     """A document that has been read. Each question is a fork of the state, which stays as it is."""
 
     def __init__(self, pipeline: DocumentQuestions, session: Session, document: str | None = None):
-        """Args: session: the document; it may have been loaded from a file (`Session.load`). document: its text, for
-        sources."""
+        """
+        Args:
+            session: the document; it may have been loaded from a file (`Session.load`).
+            document: its text, for sources.
+        """
         self.pipeline, self.session, self.document = pipeline, session, document
 
     def __call__(

@@ -43,11 +43,14 @@ class KnowledgeQuestions:
         max_new_tokens: int = 32,
         rows: int = 16,
     ):
-        """Args: knowledge: facts, encoded (`mg.knowledge.encode`) or as texts, or the folder of saved ones. prompt: the
-        text in front of an answer, with "{source}" in place of the question. rows: texts that are read at the same
-        time.
+        """
+        Args:
+            knowledge: facts, encoded (`mg.knowledge.encode`) or as texts, or the folder of saved ones.
+            prompt: the text in front of an answer, with "{source}" in place of the question.
+            rows: texts that are read at the same time.
 
-        Raises `ValueError` if the model is not a decoder with a `kv` memory, or the facts do not fit it.
+        Raises:
+            ValueError: the model is not a decoder with a `kv` memory, or the facts do not fit it.
         """
         check_sizes(rows=rows, max_new_tokens=max_new_tokens)
         check(prompt.count("{source}") == 1, f"prompt must have {{source}} once, got {prompt!r}")

@@ -22,9 +22,12 @@ class MediaClassification:
     """The configuration of the task on which the run was trained."""
 
     def __init__(self, loaded: Loaded, *, rows: int = 16):
-        """Args: rows: inputs that are read at the same time.
+        """
+        Args:
+            rows: inputs that are read at the same time.
 
-        Raises `ValueError` if the model has not been trained by a run on such a task.
+        Raises:
+            ValueError: the model has not been trained by a run on such a task.
         """
         self.config: Any = instance_of(loaded.data, self.kind, "the task of the run")
         self.model, _, self.labels = labelling(loaded, of_words=False)

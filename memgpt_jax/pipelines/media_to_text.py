@@ -28,9 +28,12 @@ class MediaToText(Generic[Config]):
     """The name of the text in results."""
 
     def __init__(self, loaded: Loaded, *, rows: int = 16):
-        """Args: rows: inputs that are read at the same time.
+        """
+        Args:
+            rows: inputs that are read at the same time.
 
-        Raises `ValueError` if the model has not been trained by a run on such a task.
+        Raises:
+            ValueError: the model has not been trained by a run on such a task.
         """
         self.model: Any = instance_of(loaded.config, self.reads, "model")
         self.config: Any = instance_of(loaded.data, self.kind, "the task of the run")

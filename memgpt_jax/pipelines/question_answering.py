@@ -23,9 +23,13 @@ class QuestionAnswering:
     """
 
     def __init__(self, loaded: Loaded, *, rows: int = 16, length: int | None = None):
-        """Args: rows: windows read at the same time. length: tokens of a window; default: that of the run's evaluation.
+        """
+        Args:
+            rows: windows read at the same time.
+            length: tokens of a window; default: that of the run's evaluation.
 
-        Raises `ValueError` if the model has no head for spans.
+        Raises:
+            ValueError: the model has no head for spans.
         """
         self.config = instance_of(loaded.config, HeadedConfig, "model")
         self.head = instance_of(self.config.head, SpanHeadConfig, "model.head")

@@ -31,9 +31,13 @@ class TextClassification:
     """
 
     def __init__(self, loaded: Loaded, *, rows: int = 16, length: int | None = None):
-        """Args: rows: texts read at the same time. length: tokens of a call; default: that of the run's evaluation.
+        """
+        Args:
+            rows: texts read at the same time.
+            length: tokens of a call; default: that of the run's evaluation.
 
-        Raises `ValueError` if the model has no head for labels of texts.
+        Raises:
+            ValueError: the model has no head for labels of texts.
         """
         self.config, self.head, self.labels = labelling(loaded, of_words=False)
         self.params, self.tokenizer = loaded.params, loaded.tokenizer

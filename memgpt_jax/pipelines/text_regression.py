@@ -24,9 +24,13 @@ class TextRegression:
     """
 
     def __init__(self, loaded: Loaded, *, rows: int = 16, length: int | None = None):
-        """Args: rows: texts read at the same time. length: tokens of a call; default: that of the run's evaluation.
+        """
+        Args:
+            rows: texts read at the same time.
+            length: tokens of a call; default: that of the run's evaluation.
 
-        Raises `ValueError` if the model has no head for numbers.
+        Raises:
+            ValueError: the model has no head for numbers.
         """
         self.config = instance_of(loaded.config, HeadedConfig, "model")
         self.head = instance_of(self.config.head, ScalarHeadConfig, "model.head")

@@ -20,9 +20,12 @@ class TextToSpeech:
     """
 
     def __init__(self, loaded: Loaded, *, rows: int = 16):
-        """Args: rows: texts that are said at the same time.
+        """
+        Args:
+            rows: texts that are said at the same time.
 
-        Raises `ValueError` if the model has not been trained by a run on such a task.
+        Raises:
+            ValueError: the model has not been trained by a run on such a task.
         """
         self.model = instance_of(loaded.config, HeadedConfig, "model")
         self.config = instance_of(loaded.data, SpeechSynthesisConfig, "the task of the run")

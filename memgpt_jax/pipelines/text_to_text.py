@@ -27,9 +27,13 @@ class TextToText:
     """The name of the text in results."""
 
     def __init__(self, loaded: Loaded, *, prompt: str | None = None, rows: int = 16):
-        """Args: prompt: as `TextPairsConfig.prompt`; default: that of the run. rows: sources read at the same time.
+        """
+        Args:
+            prompt: as `TextPairsConfig.prompt`; default: that of the run.
+            rows: sources read at the same time.
 
-        Raises `ValueError` if the model is neither a decoder nor an encoder-decoder.
+        Raises:
+            ValueError: the model is neither a decoder nor an encoder-decoder.
         """
         model = loaded.config
         check(

@@ -41,10 +41,15 @@ class TokenClassification:
         rows: int = 16,
         length: int | None = None,
     ):
-        """Args: aggregation_strategy: `none`, one result for each tagged word; `simple`, adjacent words of one entity
-        are joined. rows: texts read at the same time. length: tokens of a call; default: that of the run's evaluation.
+        """
+        Args:
+            aggregation_strategy: `none`, one result for each tagged word; `simple`, adjacent words of one entity are
+                joined.
+            rows: texts read at the same time.
+            length: tokens of a call; default: that of the run's evaluation.
 
-        Raises `ValueError` if the model has no head for tags of words.
+        Raises:
+            ValueError: the model has no head for tags of words.
         """
         self.config, self.head, self.tags = labelling(loaded, of_words=True)
         check(
