@@ -88,10 +88,10 @@ def finetune(
         model: a folder or name as in `from_pretrained`, or a model, which is saved in `workdir/base`.
         task: the task, with the columns of its files.
         workdir: the folder of the run.
-        train: the training examples, in place of `task.train`; lists are written to files in `workdir/data`.
-        valid: the validation examples, in place of `task.valid`.
-        test: the test examples, in place of `task.test`.
-        tokenizer: of a model that is not a folder or a name.
+        train: the training examples; overrides `task.train`. A list is written to a file in `workdir/data`.
+        valid: the validation examples; overrides `task.valid`.
+        test: the test examples; overrides `task.test`.
+        tokenizer: the tokenizer of `model`, if `model` is a model object; refused with a folder or a name.
         head: the head; default: a linear `LabelHeadConfig`, pooled by the mean, or for tags not pooled, with
             `loss="binary"` for any number of labels; for numbers a linear `ScalarHeadConfig`, pooled by the mean; for
             questions a linear `SpanHeadConfig`; for retrieval and replies a linear `VectorHeadConfig`, pooled by
@@ -101,18 +101,18 @@ def finetune(
         call_length: tokens of a call in which rows and texts are read; see `HeadedConfig.call_length`.
         trainable: patterns of the parameters that are trained, such as ("head", "lora"); default: all.
         adapter_rank: rank of low-rank adapters (LoRA); default: as in the pretrained model.
-        epochs: passes over the training examples, about: packing decides how many rows they fill.
+        epochs: approximate passes over the training examples: the number of steps follows from how rows are packed.
         patience: evaluate after each quarter of an epoch, keep the best parameters, and stop after this number of
             evaluations without improvement; default: evaluate at the end only.
         metric: with `patience`, the result that chooses the best parameters, such as "accuracy", "f1" or "bleu".
         batch_size: rows B of a batch.
         sequence_length: tokens L of a row; longer texts are cut to it in training, but documents with questions are
             read in several steps with the memory carried.
-        learning_rate: the peak; it rises in a tenth of the steps and then decays.
+        learning_rate: the peak of the learning rate: linear warm-up in a tenth of the steps, then decay.
         lr_multipliers: PATTERN=FACTOR for parameters with another rate, such as ("memory_layer=10",).
-        weight_decay: of kernels and embeddings.
+        weight_decay: decoupled weight decay of kernels and embeddings.
         dropout: dropout rate of the model and, by default, of the head.
-        seed: of new parameters, order and dropout.
+        seed: seed of new parameters, data order and dropout.
         print_progress: as in `train`.
 
     Raises:
