@@ -15,6 +15,7 @@ from memgpt_jax.config.model import BaseModelConfig, EncoderConfig, ModelConfig
 from memgpt_jax.data.tasks.labelled_media import LabelledMediaConfig
 from memgpt_jax.data.tasks.triples import TriplesConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
+from memgpt_jax.data.tokenizers.files import refuse_surrogates
 from memgpt_jax.data.tokenizers.load import load_tokenizer, read_tokenizer
 from memgpt_jax.interop import from_pretrained
 from memgpt_jax.interop.adapters import read_adapters
@@ -125,7 +126,7 @@ def texts_of(inputs: str | Sequence[str]) -> list[str]:
     texts = [inputs] if isinstance(inputs, str) else list(inputs)
     for text in texts:
         check(isinstance(text, str), f"inputs must be a text or a list of texts, got a {type(text).__name__}")
-        check(text.encode("utf-8", "ignore").decode() == text, "a text holds half of a surrogate pair")
+        refuse_surrogates(text)
     return texts
 
 

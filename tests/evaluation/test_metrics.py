@@ -45,11 +45,14 @@ def test_a_users_own_metric():
         def __call__(self, *, nats):
             return nats
 
+    class Others(Nats):
+        pass
+
     register_metric("nats", None, Nats())
     try:
         assert metric("nats", nats=3.0) == 3.0
         with pytest.raises(ValueError, match="there is a metric 'nats' already"):
-            register_metric("nats", None, Nats())
+            register_metric("nats", None, Others())
     finally:
         METRICS.unregister("nats")
     with pytest.raises(KeyError, match="there is no metric 'nats'; valid: loss, accuracy"):
