@@ -204,8 +204,11 @@ class KVMemory(KnowledgeMemory):
 
         With `select="all"` and `evict="oldest"` the token is always known, but not in a `compressed` memory: there,
         origins are whole segments where entries are missing, and everywhere after `merge`; that of a merged entry is
-        the segment of one of its tokens. Raises `ValueError` with
-        `visibility="token"`, whose reads `explain` does not describe, and with `initial_entries`, which have no token.
+        the segment of one of its tokens.
+
+        Raises:
+            ValueError: with `visibility="token"`, whose reads `explain` does not describe, or with `initial_entries`,
+                which have no token.
         """
         config, length = self.config, self.segment_length
         check(config.visibility == "segment", "reads with memory.visibility='token' have no origins: take 'segment'")
@@ -243,9 +246,8 @@ class KVMemory(KnowledgeMemory):
             age=jnp.zeros((batch, num), jnp.int32),
             read_mass=self._no_mass(batch, num),
         )
-        new = gather_entries(
-            new, jnp.argsort(valid, axis=1, stable=True).astype(jnp.int32)
-        )  # `append_entries` expects invalid entries first
+        invalid_first = jnp.argsort(valid, axis=1, stable=True).astype(jnp.int32)  # as `append_entries` expects
+        new = gather_entries(new, invalid_first)
         return state._replace(entries=append_entries(state.entries, clean_entries(new), self.config.evict))
 
     def segment(self, segment: Segment, state: KVState) -> tuple[Float[Array, "B T R"], KVState]:

@@ -57,6 +57,5 @@ class FeedForward(nnx.Module):
         if self.config.gated_activation:
             gate, value = jnp.split(hidden, 2, axis=-1)
             return self.output(activation(gate) * value)
-        return self.output(
-            jax.checkpoint(activation)(hidden)
-        )  # recomputed: storing it takes several arrays [B, L, 4 D]
+        hidden = jax.checkpoint(activation)(hidden)  # recomputed: storing it takes several arrays [B, L, 4 D]
+        return self.output(hidden)
