@@ -45,7 +45,5 @@ def config() -> ExperimentConfig:
         ),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.1),
         training=TrainingConfig(steps=3600, batch_size=64, carry_state=False, checkpoint_every=400),
-        evaluation=EvaluationConfig(
-            batch_size=64, chunk_length=16, max_documents=None, max_tokens=None, every=400, metric="accuracy"
-        ),
+        evaluation=EvaluationConfig(batch_size=64, chunk_length=16, max_tokens=None, every=400, metric="accuracy"),
     )

@@ -24,5 +24,5 @@ def config() -> ExperimentConfig:
         model=ModelConfig(memory=NoMemoryConfig(), window_size=128, segment_length=32),
         data=data,
         pretrained="HuggingFaceTB/SmolLM2-135M-Instruct",
-        evaluation=EvaluationConfig(batch_size=32, chunk_length=64, max_documents=None, max_tokens=None),
+        evaluation=EvaluationConfig(batch_size=32, chunk_length=64, max_tokens=None),
     )

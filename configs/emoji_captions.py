@@ -63,6 +63,6 @@ def config() -> ExperimentConfig:
             steps=1500, batch_size=64, sequence_length=LENGTH, carry_state=False, checkpoint_every=250
         ),
         evaluation=EvaluationConfig(
-            batch_size=64, chunk_length=LENGTH, max_documents=None, max_tokens=None, every=250, metric="exact_match"
+            batch_size=64, chunk_length=LENGTH, max_tokens=None, every=250, metric="exact_match"
         ),
     )

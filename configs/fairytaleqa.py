@@ -54,5 +54,5 @@ def config() -> ExperimentConfig:
             learning_rate=3e-4, warmup_steps=20, weight_decay=0.0, trainable=("lora", "memory_layer")
         ),
         training=TrainingConfig(steps=150, batch_size=2, sequence_length=LENGTH),
-        evaluation=EvaluationConfig(batch_size=8, chunk_length=LENGTH, max_documents=None, max_tokens=None),
+        evaluation=EvaluationConfig(batch_size=8, chunk_length=LENGTH, max_tokens=None),
     )

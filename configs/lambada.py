@@ -36,5 +36,5 @@ def config() -> ExperimentConfig:
         model=ModelConfig(memory=NoMemoryConfig(), window_size=256, segment_length=256),
         data=data,
         pretrained="HuggingFaceTB/SmolLM2-135M-Instruct",
-        evaluation=EvaluationConfig(batch_size=16, chunk_length=256, max_documents=None, max_tokens=None),
+        evaluation=EvaluationConfig(batch_size=16, chunk_length=256, max_tokens=None),
     )

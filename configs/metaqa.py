@@ -48,5 +48,5 @@ def config() -> ExperimentConfig:
         data=data,
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
         training=TrainingConfig(steps=600, batch_size=64, sequence_length=16, carry_state=False),
-        evaluation=EvaluationConfig(batch_size=32, max_documents=None, max_tokens=None),
+        evaluation=EvaluationConfig(batch_size=32, max_tokens=None),
     )

@@ -41,7 +41,6 @@ def config() -> ExperimentConfig:
         evaluation=EvaluationConfig(
             batch_size=16,
             chunk_length=100,
-            max_documents=None,
             max_tokens=None,
             every=120,
             metric="loss",

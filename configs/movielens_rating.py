@@ -38,7 +38,6 @@ def config() -> ExperimentConfig:
         evaluation=EvaluationConfig(
             batch_size=16,
             chunk_length=100,
-            max_documents=None,
             max_tokens=None,
             every=60,
             metric="rmse",

@@ -49,5 +49,5 @@ def config() -> ExperimentConfig:
         data=data,
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=200, weight_decay=0.01),
         training=TrainingConfig(steps=4500, batch_size=64, sequence_length=TARGET, carry_state=False, log_every=50),
-        evaluation=EvaluationConfig(batch_size=64, chunk_length=2 * TARGET, max_documents=None, max_tokens=None),
+        evaluation=EvaluationConfig(batch_size=64, chunk_length=2 * TARGET, max_tokens=None),
     )

@@ -46,7 +46,5 @@ def config() -> ExperimentConfig:
         ),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, weight_decay=0.05),
         training=TrainingConfig(steps=1200, batch_size=8, sequence_length=128, carry_state=False, checkpoint_every=400),
-        evaluation=EvaluationConfig(
-            batch_size=40, chunk_length=128, max_documents=None, max_tokens=None, every=400, metric="l1"
-        ),
+        evaluation=EvaluationConfig(batch_size=40, chunk_length=128, max_tokens=None, every=400, metric="l1"),
     )

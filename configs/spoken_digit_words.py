@@ -53,7 +53,5 @@ def config() -> ExperimentConfig:
         training=TrainingConfig(
             steps=2000, batch_size=16, sequence_length=LENGTH, carry_state=False, checkpoint_every=500
         ),
-        evaluation=EvaluationConfig(
-            batch_size=32, chunk_length=LENGTH, max_documents=None, max_tokens=None, every=500, metric="wer"
-        ),
+        evaluation=EvaluationConfig(batch_size=32, chunk_length=LENGTH, max_tokens=None, every=500, metric="wer"),
     )

@@ -54,7 +54,5 @@ def config() -> ExperimentConfig:
         ),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.1),
         training=TrainingConfig(steps=1200, batch_size=8, sequence_length=128, carry_state=False, checkpoint_every=200),
-        evaluation=EvaluationConfig(
-            batch_size=64, chunk_length=64, max_documents=None, max_tokens=None, every=200, metric="accuracy"
-        ),
+        evaluation=EvaluationConfig(batch_size=64, chunk_length=64, max_tokens=None, every=200, metric="accuracy"),
     )

@@ -48,6 +48,6 @@ def config() -> ExperimentConfig:
             steps=150, batch_size=16, sequence_length=LENGTH, carry_state=False, checkpoint_every=50
         ),
         evaluation=EvaluationConfig(
-            batch_size=50, chunk_length=LENGTH, max_documents=None, max_tokens=None, every=50, metric="exact_match"
+            batch_size=50, chunk_length=LENGTH, max_tokens=None, every=50, metric="exact_match"
         ),
     )

@@ -35,5 +35,5 @@ def config() -> ExperimentConfig:
         pretrained="sentence-transformers/all-MiniLM-L6-v2",
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=20, weight_decay=0.01),
         training=TrainingConfig(steps=240, batch_size=16, sequence_length=128, carry_state=False),
-        evaluation=EvaluationConfig(batch_size=32, chunk_length=64, max_documents=None, max_tokens=None),
+        evaluation=EvaluationConfig(batch_size=32, chunk_length=64, max_tokens=None),
     )

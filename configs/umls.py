@@ -37,6 +37,6 @@ def config() -> ExperimentConfig:
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50, weight_decay=0.1),
         training=TrainingConfig(steps=1000, batch_size=512, sequence_length=2, carry_state=False, checkpoint_every=100),
         evaluation=EvaluationConfig(
-            batch_size=512, chunk_length=2, max_documents=None, max_tokens=None, every=100, metric="mrr", patience=4
+            batch_size=512, chunk_length=2, max_tokens=None, every=100, metric="mrr", patience=4
         ),
     )

@@ -181,7 +181,6 @@ def finetune(
         evaluation=EvaluationConfig(
             batch_size=2 * batch_size,
             chunk_length=call_length or sequence_length,
-            max_documents=None,
             max_tokens=None,
             every=None if patience is None else quarter,
             metric=metric,
