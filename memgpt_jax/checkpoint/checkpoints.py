@@ -255,11 +255,11 @@ class Checkpoints:
         """
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
-        def with_sharding(leaf):
+        def with_sharding(leaf: Any):
             sharding = getattr(leaf, "sharding", None) or device
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-        def args(target):
+        def args(target: Any):
             if target is None:
                 return self._ocp.args.JsonRestore()
             return self._ocp.args.StandardRestore(_without_empty(jax.tree.map(with_sharding, target)))

@@ -24,7 +24,7 @@ SHOWN = 30
 class BatchIterator(Iterator[Batch]):
     """Batches of a Grain iterator, with a state that JSON can hold."""
 
-    def __init__(self, iterator, source: str):
+    def __init__(self, iterator: Any, source: str):
         """Args: iterator: a Grain iterator; source: description of its data, by which a saved position is checked."""
         self.iterator = iterator
         self.source = source

@@ -23,7 +23,7 @@ def token_streams(text: TokenizedText, rows: int, length: int, seed: int, tokeni
         indices = grain.MapDataset.range(own.start, own.stop, own.step).seed(own_seed).shuffle().repeat()
         return indices.map(lambda document: _inputs_and_targets(text, document))
 
-    def stack(rows) -> Batch:
+    def stack(rows: Any) -> Batch:
         tokens = np.stack([row["tokens"] for row in rows]).astype(np.int32)
         targets = np.stack([row["targets"] for row in rows]).astype(np.int32)
         return Batch(

@@ -87,7 +87,7 @@ def beam_search(
     forked = fork((penalized, state), num)  # all beams are equal at the start: only the first may be continued
     beams = Beams(jnp.int32(0), no_tokens, first, no_tokens, impossible, limit < 1, finite, *forked)
 
-    def step(beams):
+    def step(beams: Beams):
         done = jnp.repeat(beams.done, num)
         token = jnp.take(beams.tokens, beams.count - 1, axis=2).reshape(-1, 1)
         logits, state = model(jnp.maximum(token, 0), beams.state, valid=~done[:, None])
@@ -98,7 +98,9 @@ def beam_search(
     return beams.finished_tokens, jnp.where(beams.finite[:, None], beams.finished_score, jnp.nan)
 
 
-def _extend(sampling: Sampling, settings: BeamSettings, logits, limit, stop, beams: Beams) -> Beams:
+def _extend(
+    sampling: Sampling, settings: BeamSettings, logits: Array, limit: Array, stop: Array, beams: Beams
+) -> Beams:
     """Extend every open beam by every token: keep the best that end as finished, and the best others as open beams."""
     batch, num, capacity = beams.tokens.shape
     vocab_size = logits.shape[-1]
@@ -138,7 +140,9 @@ def _extend(sampling: Sampling, settings: BeamSettings, logits, limit, stop, bea
     return Beams(count, tokens, open_score, finished_tokens, finished_score, done, finite, penalized, state)
 
 
-def _cannot_improve(settings: BeamSettings, open_score, finished_score, count, limit) -> Bool[Array, "B"]:
+def _cannot_improve(
+    settings: BeamSettings, open_score: Array, finished_score: Array, count: Array, limit: Array
+) -> Bool[Array, "B"]:
     """Whether the search of a row ends: it has num_beams finished texts and, by `early_stopping`,
 
     - True: that is enough;

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32
 
 from memgpt_jax import models
+from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation.sampling import NOT_FINITE, Sampling
 from memgpt_jax.models import ModelState
@@ -78,7 +79,7 @@ def at_boundary(state: ModelState, rows: Bool[Array, " R"]) -> Bool[Array, ""]:
 
 @partial(jax.jit, static_argnums=0, donate_argnums=3)
 def advance(
-    config: ModelConfig, sampling: Sampling, params: Any, decoding: Decoding, steps, stop
+    config: ModelConfig, sampling: Sampling, params: Any, decoding: Decoding, steps: Array, stop: Array
 ) -> tuple[Int32[Array, "R CAPACITY"], Decoding]:
     """Decode up to `steps` (at most CAPACITY) more tokens of the rows that are not done.
 
@@ -87,21 +88,21 @@ def advance(
     """
     model = models.from_params(config, params)
 
-    def step(carry, alignment):
+    def step(carry: tuple, alignment: Alignment):
         index, tokens, before = carry
         logits, state = model(before.token[:, None], before.state, valid=~before.done[:, None], alignment=alignment)
         after = _choose(sampling, logits[:, 0], stop, before._replace(state=state))
         new = jnp.where(before.done, -1, after.token)
         return index + 1, tokens.at[:, index].set(new), after
 
-    def continues(carry):
+    def continues(carry: tuple):
         index, _, decoding = carry
         return (index < steps) & ~jnp.all(decoding.done)
 
-    def is_mid_segment(carry):
+    def is_mid_segment(carry: tuple):
         return ~at_boundary(carry[2].state, ~carry[2].done)
 
-    def steps_to_a_boundary(carry):
+    def steps_to_a_boundary(carry: tuple):
         """Steps that only read the memories have a loop of their own, in which XLA does not copy them."""
         carry = jax.lax.while_loop(
             lambda c: continues(c) & is_mid_segment(c), partial(step, alignment="mid_segment"), carry

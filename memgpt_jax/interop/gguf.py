@@ -126,7 +126,7 @@ def read_gguf(path: Path) -> Contents:
     return Contents(values, Tensors(shapes, read_tensors))
 
 
-def _dequantized(path: Path, tensor) -> np.ndarray:
+def _dequantized(path: Path, tensor: Any) -> np.ndarray:
     from gguf.quants import dequantize
 
     try:

@@ -36,7 +36,7 @@ class LinenWithMemory(linen.Module):
     memory: MemoryConfig
     options: Mapping[str, Any]
 
-    def setup(self):
+    def setup(self) -> None:
         self.memory_layer = to_linen(make_memory_layer, self.memory, **self.options)
 
     def init_state(self, batch_size: int) -> StreamState | tuple[()]:

@@ -247,7 +247,7 @@ class Memory(nnx.Module, Generic[ConfigT]):
     def missing(self, name: str) -> str:
         """The message that the mechanism does not implement an optional method; it names those that do."""
 
-        def subclasses(cls):
+        def subclasses(cls: type) -> list[type]:
             return [cls, *(other for child in cls.__subclasses__() for other in subclasses(child))]
 
         having = sorted({cls.__name__ for cls in subclasses(Memory) if name in vars(cls) and cls is not Memory})

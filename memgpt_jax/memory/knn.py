@@ -433,7 +433,7 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         return state._replace(ring_keys=keys, ring_values=values, next=(state.next + end) % size, count=end - first)
 
 
-def _read_local(query, keys, values, document, place):
+def _read_local(query: Array, keys: Array, values: Array, document: Array, place: Array):
     """Attention of each token to the earlier ones of its document in its own segment, itself included.
 
     `document` and `place` are those of `OwnSegment`.

@@ -19,6 +19,7 @@ from memgpt_jax.ops.memory import (
     KnowledgeEntries,
     ReadableEntries,
     SeenEntries,
+    SegmentReads,
     Source,
     append_entries,
     causal_visibility,
@@ -291,7 +292,7 @@ class KVMemory(KnowledgeMemory):
             own, own_document = self._own_entries(written, call.document, per_segment)
         query, whole = self._rotated(self.queries(call.x), state.clock, place), self.config.knowledge_top_k is None
         knowledge = self.readable_knowledge(state.knowledge) if state.knowledge is not None and whole else None
-        found = (read_segments_with_lse if self._needs_lse(state) else read_segments)(
+        reads = SegmentReads(
             query.reshape(*per_segment, self.config.num_heads, -1),
             self.readable(in_play),
             seen,
@@ -302,6 +303,9 @@ class KVMemory(KnowledgeMemory):
             knowledge=knowledge,
             null_key=null_key,
             recency=recency,
+        )
+        found = (read_segments_with_lse if self._needs_lse(state) else read_segments)(
+            reads,
             bptt_segments=self.bptt_segments,
             contiguous=contiguous,
             implementation=self.config.read_implementation,

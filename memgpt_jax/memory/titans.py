@@ -201,7 +201,7 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
             carry = stop_gradient_where(cut, carry)
             start = jax.tree.map(lambda a: jnp.where(after_reset[-1], 0, a), carry)
 
-            def update(carry, pairs):
+            def update(carry: tuple, pairs: Pairs):
                 learned, momentum = carry
                 return inner_update(initial, learned, momentum, pairs), None
 

@@ -49,7 +49,7 @@ def cross_entropy(
     """
     embedding = split_vocabulary(embedding)
 
-    def scores(hidden, targets):
+    def scores(hidden: Array, targets: Array):
         return logit_scores(token_logits(hidden, embedding, bias), targets)
 
     return by_chunks(scores, (hidden, targets), chunk_size)
@@ -84,19 +84,19 @@ def by_chunks(function: Callable[..., Any], arrays: tuple[Array, ...], chunk_siz
     size = -(-tokens // chunks)
     padding = chunks * size - tokens
 
-    def in_chunks(x):
+    def in_chunks(x: Array):
         """[B, L, ...] -> [chunks, parts size, ...], padded at the end of each part."""
         x = x.reshape(parts, tokens, *x.shape[2:])
         x = jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
         x = x.reshape(parts, chunks, size, *x.shape[2:]).swapaxes(0, 1)
         return x.reshape(chunks, parts * size, *x.shape[3:])
 
-    def in_rows(x):
+    def in_rows(x: Array):
         """[chunks, parts size, ...] -> [B, L, ...]."""
         x = x.reshape(chunks, parts, size, *x.shape[2:]).swapaxes(0, 1)
         return x.reshape(parts, -1, *x.shape[3:])[:, :tokens].reshape(batch, length, *x.shape[3:])
 
-    def chunk(arrays):
+    def chunk(arrays: tuple[Array, ...]):
         return function(*split_rows(arrays))
 
     results = jax.lax.map(jax.checkpoint(chunk), tuple(in_chunks(split_rows(array)) for array in arrays))

@@ -111,7 +111,7 @@ def replicate(tree: Any) -> Any:
 def split_rows(tree: Any) -> Any:
     """Split arrays [B, ...] and their gradients over batch rows, and over no other axis."""
 
-    def split(x):
+    def split(x: jax.Array):
         rows, _ = row_and_head_axes(x.shape[0], 1)
         return x if rows is None else jax.lax.with_sharding_constraint(x, PartitionSpec(rows))
 

@@ -61,7 +61,7 @@ def pool(
     items = jax.tree.map(lambda first, rest: jnp.concatenate([first[:, None], rest], axis=1), state, items)
     begins = jnp.pad(reset & valid, ((0, 0), (1, 0)))
 
-    def within_documents(earlier, later):
+    def within_documents(earlier: tuple, later: tuple):
         begins, items = zip(earlier, later, strict=True)
         return begins[0] | begins[1], where_rows(begins[1], items[1], pool.combine(*items))
 

@@ -30,7 +30,7 @@ dimension (a gate of one head has width 1) leaves it whole."""
 def parameter_shardings(params: Any, mesh: Mesh) -> Any:
     """The `NamedSharding` of every array in a tree of parameters, or of optimizer state in their structure."""
 
-    def leaf(path, array):
+    def leaf(path: tuple, array: Any):
         name = path_name(path)
         spec = next(spec for pattern, spec in PARAMETERS if re.search(pattern, name))
         if "/stacked/" in name:  # leading axis: the layers (`training.optimizer.stacked`)
@@ -43,23 +43,23 @@ def parameter_shardings(params: Any, mesh: Mesh) -> Any:
 def state_shardings(state: Any, mesh: Mesh) -> Any:
     """The `NamedSharding` of every array of a model's state: rows over the data axes, others by `mesh_axes`."""
 
-    def is_named(node):
+    def is_named(node: Any):
         return isinstance(node, tuple) and hasattr(node, "_fields")
 
-    def split(axes, tree):
-        def leaf(array):
+    def split(axes: tuple, tree: Any):
+        def leaf(array: Any):
             return NamedSharding(mesh, _fitting(PartitionSpec(ROWS, *axes), array.shape, mesh))
 
         return jax.tree.map(leaf, tree)
 
-    def node(tree):
+    def node(tree: Any):
         if not is_named(tree):
             return split((), tree)
         declared, fields = getattr(type(tree), "mesh_axes", {}), tree._asdict()
         parts = {name: split(declared[name], value) for name, value in fields.items() if name in declared}
         return type(tree)(**{name: parts[name] if name in parts else walk(value) for name, value in fields.items()})
 
-    def walk(tree):
+    def walk(tree: Any):
         return jax.tree.map(node, tree, is_leaf=is_named)
 
     return walk(state)
@@ -68,7 +68,7 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
 def _fitting(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """The spec without the axes that do not divide their dimension."""
 
-    def fits(axes, dimension):
+    def fits(axes: str | tuple[str, ...] | None, dimension: int):
         names = axes if isinstance(axes, tuple) else (axes,)
         return axes is not None and dimension % math.prod(mesh.shape[name] for name in names) == 0
 

@@ -16,7 +16,7 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -39,7 +39,7 @@ Arguments = TypeVar("Arguments")
 
 
 @contextlib.contextmanager
-def one_line_errors(kind: type[Exception] | tuple[type[Exception], ...] = ValueError):
+def one_line_errors(kind: type[Exception] | tuple[type[Exception], ...] = ValueError) -> Iterator[None]:
     """Print an error of the given kind as one line and exit with code 2: its message needs no traceback."""
     try:
         yield
@@ -237,7 +237,7 @@ def spell_out(arguments: type, words: list[str]) -> list[str]:
     return spelled
 
 
-def run_tyro(target, words, **options):
+def run_tyro(target: Any, words: Sequence[str], **options) -> Any:
     """Let tyro parse the words; a boolean is written `--field True` (`spell_out` adds the `True`)."""
     return tyro.cli(target, args=words, config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff), **options)
 

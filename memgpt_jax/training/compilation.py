@@ -54,16 +54,16 @@ def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax
     """
     model, training = config.model, config.training
 
-    def read(params, memory, batch):
+    def read(params: Any, memory: Any, batch: Any):
         options = batch.inputs | {"state": memory, "alignment": model.alignment_of_inputs(batch.inputs)}
         return models.functional(model).diagnostics(params, **options), options
 
-    def diagnostics(params, batches, memory):
+    def diagnostics(params: Any, batches: Any, memory: Any):
         memory = student_state(memory)
         if len(batches.inputs["tokens"]) == 1:
             return read(params, memory, jax.tree.map(lambda array: array[0], batches))[0]
 
-        def step(memory, batch):
+        def step(memory: Any, batch: Any):
             found, options = read(params, memory, batch)
             if training.carry_state:  # the compiler merges this with what `read` computes
                 _, memory = models.functional(model).apply(params, **options)

@@ -92,7 +92,7 @@ def _loss(
     (name,) = batch.targets
     targets, weights = batch.targets[name], batch.weights[name]
 
-    def losses(stream, targets, *given):
+    def losses(stream: jax.Array, targets: jax.Array, *given):
         logits = student.logits_of(stream)
         if distill.top_k is not None:
             loss = likeliest_divergence(Likeliest(*given), logits, distill.temperature)

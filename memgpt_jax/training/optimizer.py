@@ -134,7 +134,7 @@ def make_optimizer(config: OptimizerConfig, steps: int, groups: Groups) -> optax
 def _multiplied(config: OptimizerConfig, updates: Any) -> Any:
     """The updates times their factors of `lr_multipliers`."""
 
-    def factor(path):
+    def factor(path: tuple):
         name = path_name(path)
         return next((factor for pattern, factor in config.factors if re.search(pattern, name)), 1.0)
 
@@ -149,10 +149,10 @@ def stacked(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     and the path of the first of them.
     """
 
-    def init(params):
+    def init(params: Any):
         return rule.init(_stack(params))
 
-    def update(updates, state, params=None):
+    def update(updates: Any, state: Any, params: Any = None):
         new, state = rule.update(_stack(updates), state)
         by_path: dict[Any, Any] = flatten_dict(new)
         leaves = {}
@@ -166,7 +166,7 @@ def stacked(rule: optax.GradientTransformation) -> optax.GradientTransformation:
 def _stack(tree: Any) -> dict[str, Any]:
     leaves = jax.tree.leaves(tree)
 
-    def join(members):
+    def join(members: list[int]):
         return jnp.stack([leaves[i] for i in members]) if len(members) > 1 else leaves[members[0]]
 
     return unflatten_dict({path: join(members) for path, members in _stacks(tree).items()})
@@ -193,7 +193,7 @@ def _stacks(tree: Any) -> dict[tuple[str, ...], list[int]]:
 def is_trained(config: OptimizerConfig, params: Any) -> Any:
     """Tree of booleans: true for the parameters that `config.trainable` matches."""
 
-    def trained(name):
+    def trained(name: str):
         return not config.trainable or any(re.search(pattern, name) for pattern in config.trainable)
 
     return jax.tree.unflatten(jax.tree.structure(params), list(map(trained, parameter_names(params))))

@@ -68,7 +68,7 @@ def train_step(
     fresh = initial_model_state(config)
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), config.optimizer.accumulate_steps)
 
-    def accumulate(carry, inputs):
+    def accumulate(carry: tuple, inputs: tuple):
         gradients, totals, model_state = carry
         batch, key = inputs
         start = model_state if training.carry_state else fresh

@@ -161,7 +161,7 @@ def _likeliest(
     fresh = jax.jit(lambda: initial_teacher_states(distill, rows), out_shardings=split)()
     everywhere = parallel.replicated(mesh)
 
-    def read(params, states, batch):
+    def read(params: Any, states: Any, batch: Any):
         return teachers_likeliest(distill, params, states, batch)
 
     read, states = jax.jit(read, out_shardings=(everywhere, split)), fresh

@@ -45,10 +45,10 @@ class _Files(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         features = tfds.features.FeaturesDict({"name": tfds.features.Text(), "text": tfds.features.Text()})
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any):
         return {split: self._generate_examples(split) for split in self.corpus.splits}
 
-    def _generate_examples(self, split):
+    def _generate_examples(self, split: str):
         for index, document in enumerate(self.corpus.read(split)):
             yield index, {"name": shown(document.name), "text": "".join(document.pieces)}
 
@@ -164,12 +164,12 @@ class NamedCorpus:
             )
         return f"{name}[:{cut}%]" if missing and split == "train" else name
 
-    def _documents(self, source, feature: str, split: str) -> Iterator[Document]:
+    def _documents(self, source: Any, feature: str, split: str) -> Iterator[Document]:
         for index in track(range(len(source)), f"Reading {self.name}, {split}"):
             name = f"document {index} of split {split!r} of {self.fingerprint}"
             yield Document(name, in_blocks(partial(self._text, source, index, feature, name)))
 
-    def _text(self, source, index: int, feature: str, name: str) -> str:
+    def _text(self, source: Any, index: int, feature: str, name: str) -> str:
         with self._errors("read"):
             text = source[index][feature]
         return text if isinstance(text, str) else decode(text, name, self.options.invalid_utf8)
@@ -199,7 +199,7 @@ def _builder(name: str, folder: str) -> tfds.core.DatasetBuilder:
         raise ValueError(f"data.corpus={name!r} cannot be opened in {shown(folder)}: {first}") from error
 
 
-def _text_feature(corpus: str, features, wanted: str) -> str:
+def _text_feature(corpus: str, features: Any, wanted: str) -> str:
     """The name of the feature that holds the text."""
     texts = [name for name, feature in features.items() if isinstance(feature, tfds.features.Text)]
     usual = TEXT_FEATURES if wanted == DEFAULT.text_column else (wanted,)

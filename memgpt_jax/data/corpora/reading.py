@@ -374,7 +374,7 @@ def _parquet_rows(path: Path, options: Options) -> Iterator[tuple[int, Callable[
                 yield number, functools.partial(_parquet_text, value, f"{where}, row {number}", options)
 
 
-def _parquet_text(value, where: str, options: Options) -> str:
+def _parquet_text(value: Any, where: str, options: Options) -> str:
     if not value.is_valid:
         raise ValueError(f"{where} needs a text in its column {options.text_column!r}; it is null; {REMEDIES}")
     return decode(memoryview(value.as_buffer()), f"the text of {where}", options.invalid_utf8)

@@ -22,7 +22,7 @@ def read_fields(path: Path, wanted: Callable[[str], Any]) -> GGUFFile:
     from gguf import GGUFReader
 
     class Reader(GGUFReader):
-        def _get(self, offset, *arguments, **options):
+        def _get(self, offset: int, *arguments, **options):
             if offset >= len(self.data):  # the package would iterate over all entries of a damaged list length
                 raise ValueError(f"it ends at byte {len(self.data)}, before the end of a list")
             return super()._get(offset, *arguments, **options)

@@ -218,7 +218,7 @@ def _parsed(content: str):
         return tokenizer
 
 
-def _plain(tokenizer):
+def _plain(tokenizer: Any):
     """The tokenizer without truncation and padding; the text of special tokens is encoded like any other."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -256,7 +256,7 @@ def _merged(model: dict[str, Any]) -> set[str]:
     return {first + second[prefix:] for first, second in model["merges"]}
 
 
-def _is_lossless(parts: dict[str, Any], tokenizer, vocabulary: Mapping[str, int], special: set[int]) -> bool:
+def _is_lossless(parts: dict[str, Any], tokenizer: Any, vocabulary: Mapping[str, int], special: set[int]) -> bool:
     """Whether `decode(encode(text)) == text` for every text follows from the parts."""
     model = parts["model"]
     affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -199,7 +200,7 @@ def _parsed(model: bytes):
     return proto
 
 
-def _hide_special_pieces(proto, texts: Iterable[str]) -> list[int]:
+def _hide_special_pieces(proto: Any, texts: Iterable[str]) -> list[int]:
     """Turn pieces with these texts into control symbols, to which no text is encoded. Returns their ids."""
     texts, hidden = set(texts), []
     for token, piece in enumerate(proto.pieces):
@@ -209,7 +210,7 @@ def _hide_special_pieces(proto, texts: Iterable[str]) -> list[int]:
     return hidden
 
 
-def _is_lossless(proto, numbers: Mapping[str, int]) -> bool:
+def _is_lossless(proto: Any, numbers: Mapping[str, int]) -> bool:
     """Whether `decode(encode(text)) == text`: no normalisation, all bytes are pieces, and U+2581 means a space only."""
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
     kinds = {piece.piece: piece.type for piece in proto.pieces}
@@ -228,7 +229,7 @@ def _is_lossless(proto, numbers: Mapping[str, int]) -> bool:
     )
 
 
-def _bytes_of(piece) -> int:
+def _bytes_of(piece: Any) -> int:
     if piece.type == BYTE:
         return 1
     if piece.type in (CONTROL, UNKNOWN):

@@ -42,7 +42,7 @@ def size(
 ) -> Setting:
     """A whole number."""
 
-    def check(value):
+    def check(value: Any):
         return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
     return Setting(check, f"a whole number from {low} to {high}", default, null, also)
@@ -56,7 +56,7 @@ def layers(default: Any = REQUIRED, *, also: tuple[str, ...] = (), null: bool = 
 def number(default: Any = REQUIRED, *, null: bool = False, low: float = 0.0) -> Setting:
     """A finite number: above zero, or of at least `low`."""
 
-    def check(value):
+    def check(value: Any):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and math.isfinite(value) and value >= low and value > 0
 
@@ -71,7 +71,7 @@ def flag(default: Any = REQUIRED, *, null: bool = False) -> Setting:
 def word(choices: Mapping[str, Any], default: Any = REQUIRED, *, also: tuple[str, ...] = ()) -> Setting:
     """One of the keys of `choices`, read as its value."""
 
-    def known(value):
+    def known(value: Any):
         return isinstance(value, str) and value in choices
 
     default = choices.get(default, default)
@@ -81,7 +81,7 @@ def word(choices: Mapping[str, Any], default: Any = REQUIRED, *, also: tuple[str
 def only(*values: Any) -> Setting:
     """A setting that is not supported: only the values that switch it off are valid. Default: the first."""
 
-    def known(value):
+    def known(value: Any):
         return any(type(value) is type(one) and value == one for one in values)
 
     valid = ", ".join("null" if value is None else repr(value) for value in values)
@@ -100,7 +100,7 @@ def architecture(values: Mapping[str, Any], choices: Mapping[str, Any], default:
 def words(*choices: str) -> Setting:
     """A list of words, or null."""
 
-    def check(value):
+    def check(value: Any):
         return isinstance(value, list) and all(one in choices for one in value)
 
     return Setting(check, f"a list of {', '.join(choices)}", None, null=True)

@@ -165,7 +165,7 @@ def null_logits(query: Float[Array, "*b G R Q K"], null_key: Float[Array, "G K"]
     return jnp.einsum("...grqk,gk->...grq", query, null_key.astype(query.dtype), preferred_element_type=jnp.float32)
 
 
-def _softmax_parts(query, keys, bias, sink):
+def _softmax_parts(query: Array, keys: Array, bias: Array, sink: Array | None):
     """The softmax before the division, in float32: exp(l_e - highest), its sum over e and the sink, and highest."""
     if query.shape[-3] * query.shape[-2] < FEW_QUERIES:
         logits = jnp.einsum("...ek,...rqk->...erq", keys, query, preferred_element_type=jnp.float32)

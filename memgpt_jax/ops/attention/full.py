@@ -36,14 +36,14 @@ def full_attention(
     number = -(-length // block)
     padding = number * block - length
 
-    def blocks(x, fill=0):
+    def blocks(x: Array, fill: int = 0):
         x = jnp.pad(x, ((0, padding), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
         return x.reshape(number, block, *x.shape[1:])
 
-    def of_row(row):
+    def of_row(row: tuple):
         query, keys, values, query_document, key_document, place, terms = row
 
-        def of_block(part):
+        def of_block(part: tuple):
             query, document, place = part
             logits = masked_bias(document[:, None] == key_document[None, :])[None, None]
             bias = None

@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 from jax.extend import backend as jax_backend
+from jax.typing import DTypeLike
 
 from memgpt_jax.config.kernels import Implementation
 from memgpt_jax.ops.mesh import num_entry_parts
 
 
-def choose(implementation: Implementation, kernels: tuple[str, ...], dtype, width: int) -> str:
+def choose(implementation: Implementation, kernels: tuple[str, ...], dtype: DTypeLike, width: int) -> str:
     """The implementation that runs for heads of `width` channels, given the `kernels` that the operation has.
 
     Raises:
@@ -27,7 +28,7 @@ def choose(implementation: Implementation, kernels: tuple[str, ...], dtype, widt
     return implementation
 
 
-def _runs(kernel, dtype, width):
+def _runs(kernel: str, dtype: jnp.dtype, width: int):
     backend = jax.default_backend()
     nvidia = backend == "gpu" and "cuda" in jax_backend.get_backend().platform_version
     if kernel == "cudnn":

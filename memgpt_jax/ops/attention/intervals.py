@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 
 from memgpt_jax.ops.attention.dense import FLOOR, MASKED
-from memgpt_jax.ops.attention.kernels import Blocks, Fold, Platform, sweep
+from memgpt_jax.ops.attention.kernels import Blocks, Carry, Fold, Platform, sweep
 from memgpt_jax.ops.mesh import on_each_device, row_and_head_axes
 from memgpt_jax.shapes import Array, Float, Float32, Int32
 
@@ -84,7 +85,7 @@ class _Inputs(NamedTuple):
     recency: Recency | None
 
 
-def _on_one_device(blocks, inputs):
+def _on_one_device(blocks: tuple[Blocks, Blocks], inputs: _Inputs):
     query, keys, values, time, interval, bias, sink, recency = inputs
     batch, length, heads, width = query.shape
     kv_heads, number = keys.shape[2], keys.shape[1]
@@ -92,12 +93,12 @@ def _on_one_device(blocks, inputs):
     block = max(max(b.fixed, b.moving) for b in blocks)
     padded_width = max(16, 1 << (width - 1).bit_length()) if blocks[0].platform == "gpu" else width
 
-    def heads_first(x, pad_value=0):
+    def heads_first(x: Array, pad_value: int = 0):
         """[B, L, G, R, ...] -> [B G, L R, ...]: the R heads of a group are R queries of the same time."""
         x = jnp.moveaxis(x, 2, 1).reshape(batch * kv_heads, x.shape[1] * x.shape[3], *x.shape[4:])
         return padded(x, pad_value)
 
-    def padded(x, pad_value=0):
+    def padded(x: Array, pad_value: int = 0):
         widths = [(0, 0), (0, -x.shape[1] % block), *((0, padded_width - width) for _ in x.shape[2:])]
         return jnp.pad(x, widths, constant_values=pad_value)
 
@@ -129,7 +130,9 @@ def _on_one_device(blocks, inputs):
     return jnp.moveaxis(out, 1, 2).reshape(query.shape)
 
 
-def default_blocks(dtype, interpret: bool = False, platform: Platform | None = None) -> tuple[Blocks, Blocks]:
+def default_blocks(
+    dtype: DTypeLike, interpret: bool = False, platform: Platform | None = None
+) -> tuple[Blocks, Blocks]:
     """Block sizes of the forward and of the backward pass. platform: None is the platform that this runs on.
 
     On a GPU, blocks fit the registers and the shared memory of Ampere and later (head widths up to 128 in bfloat16, up
@@ -167,11 +170,11 @@ class _Operands(NamedTuple):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(blocks, operands: _Operands, when: When) -> Float[Array, "N Q K"]:
+def _attend(blocks: tuple[Blocks, Blocks], operands: _Operands, when: When) -> Float[Array, "N Q K"]:
     return _forward(blocks, operands, when)[0]
 
 
-def _forward(blocks, operands, when):
+def _forward(blocks: tuple[Blocks, Blocks], operands: _Operands, when: When):
     query, keys, values, bias, sink, slope = operands
     queries = [query, when.time, sink, *_given(slope)]
     entries = [keys, values, bias, when.first, when.last, *_given(when.written)]
@@ -180,23 +183,22 @@ def _forward(blocks, operands, when):
     return out, (operands, when, out, log_sum)
 
 
-def _backward(blocks, saved, d_out):
-    operands, when, out, log_sum = saved
+def _backward(blocks: tuple[Blocks, Blocks], saved: tuple, d_out: Array):
+    (_, backward), (operands, when, out, log_sum) = blocks, saved
     query, keys, values, bias, sink, slope = operands
-    blocks = blocks[1]
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
     queries = [query, d_out, when.time, log_sum, delta, *_given(slope)]
 
     entries = [keys, values, bias, when.first, when.last, *_given(when.written)]
-    low, high = _range(_meeting(when.time, when.first, when.last, blocks.fixed, blocks.moving))
+    low, high = _range(_meeting(when.time, when.first, when.last, backward.fixed, backward.moving))
     outputs = [_like(query), *map(_like, _given(slope))]
-    d_query, *d_slope = sweep(GRADIENT_OF_QUERIES, queries, entries, low, high, outputs, blocks)
+    d_query, *d_slope = sweep(GRADIENT_OF_QUERIES, queries, entries, low, high, outputs, backward)
 
     entries[4] = when.until
-    meets = _meeting(when.time, when.first, when.until, blocks.moving, blocks.fixed)
+    meets = _meeting(when.time, when.first, when.until, backward.moving, backward.fixed)
     low, high = _range(meets.swapaxes(1, 2))
     outputs = [_like(keys), _like(values), jax.ShapeDtypeStruct(keys.shape[:2], jnp.float32)]
-    d_keys, d_values, d_bias = sweep(GRADIENT_OF_ENTRIES, entries, queries, low, high, outputs, blocks)
+    d_keys, d_values, d_bias = sweep(GRADIENT_OF_ENTRIES, entries, queries, low, high, outputs, backward)
 
     d_bias = jnp.sum(d_bias.reshape(bias.shape[0], -1, bias.shape[1]), axis=1)
     d_sink = -jnp.exp(sink - log_sum) * delta
@@ -206,15 +208,15 @@ def _backward(blocks, saved, d_out):
 _attend.defvjp(_forward, _backward)
 
 
-def _given(x):
+def _given(x: Array | None):
     return [] if x is None else [x]
 
 
-def _like(x):
+def _like(x: Array):
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
-def _meeting(time, first, last, query_block, entry_block):
+def _meeting(time: Array, first: Array, last: Array, query_block: int, entry_block: int):
     """[B, query blocks, entry blocks]: True if a query of the one can see an entry of the other."""
     never = jnp.iinfo(jnp.int32).max
     time = time.reshape(time.shape[0], -1, query_block)
@@ -226,7 +228,7 @@ def _meeting(time, first, last, query_block, entry_block):
     return starts_before & (until_time[:, None, :] >= earliest[:, :, None])
 
 
-def _range(meets):
+def _range(meets: Array):
     """The range [low, high) along the last axis that holds every True; [0, 0) if there is none."""
     some, size = jnp.any(meets, axis=-1), meets.shape[-1]
     low = jnp.argmax(meets, axis=-1)
@@ -237,7 +239,7 @@ def _range(meets):
 # The bodies of the three sweeps. Matrices are [f, K] (fixed) and [m, K] (moving), vectors [f, 1] and [1, m].
 
 
-def _dot(x, y, axis):
+def _dot(x: Array, y: Array, axis: int):
     """Contraction of the last axis of x with `axis` of y, in float32."""
     precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
     return jax.lax.dot_general(
@@ -245,7 +247,9 @@ def _dot(x, y, axis):
     )
 
 
-def _logits(x, y, *, bias, time, first, last, slope, written):
+def _logits(
+    x: Array, y: Array, *, bias: Array, time: Array, first: Array, last: Array, slope: list[Array], written: list[Array]
+):
     """Logits [f, m] of fixed x and moving y, and log(1 + age), or None without recency."""
     logits, log_age = _dot(x, y, 1) + bias, None
     if slope:
@@ -254,13 +258,13 @@ def _logits(x, y, *, bias, time, first, last, slope, written):
     return jnp.where((first <= time) & (time <= last), logits, MASKED), log_age
 
 
-def _read_start(here):
+def _read_start(here: list[Array]):
     query, _, sink, *_ = here
     highest = jnp.maximum(sink, FLOOR)
     return highest, jnp.exp(sink - highest), jnp.zeros(query.shape, jnp.float32)
 
 
-def _read_step(carry, here, there):
+def _read_step(carry: Carry, here: list[Array], there: list[Array]):
     highest, total, summed = carry
     query, time, _, *slope = here
     keys, values, bias, first, last, *written = there
@@ -271,32 +275,34 @@ def _read_step(carry, here, there):
     return higher, total, summed * shrink + _dot(weights.astype(values.dtype), values, 0)
 
 
-def _read_finish(carry):
+def _read_finish(carry: Carry):
     highest, total, summed = carry
     total = jnp.where(total > 0, total, 1)  # 0 if nothing is visible
     return summed / total, highest + jnp.log(total)
 
 
-def _queries_start(here):
+def _queries_start(here: list[Array]):
     query, *_, delta = here[:5]
     return jnp.zeros(query.shape, jnp.float32), *(jnp.zeros(delta.shape, jnp.float32) for _ in here[5:])
 
 
-def _queries_step(carry, here, there):
+def _queries_step(carry: Carry, here: list[Array], there: list[Array]):
     query, d_out, time, log_sum, delta, *slope = here
     keys, values, bias, first, last, *written = there
     logits, log_age = _logits(query, keys, bias=bias, time=time, first=first, last=last, slope=slope, written=written)
     d_logits = jnp.exp(logits - log_sum) * (_dot(d_out, values, 1) - delta)
     d_query = carry[0] + _dot(d_logits.astype(keys.dtype), keys, 0)
-    return d_query, *(d_slope - jnp.sum(d_logits * log_age, axis=1, keepdims=True) for d_slope in carry[1:])
+    if log_age is None:
+        return (d_query,)
+    return d_query, carry[1] - jnp.sum(d_logits * log_age, axis=1, keepdims=True)
 
 
-def _entries_start(here):
+def _entries_start(here: list[Array]):
     keys, values, bias, *_ = here
     return tuple(jnp.zeros(x.shape, jnp.float32) for x in (keys, values, bias))
 
 
-def _entries_step(carry, here, there):
+def _entries_step(carry: Carry, here: list[Array], there: list[Array]):
     d_keys, d_values, d_bias = carry
     keys, values, bias, first, last, *written = here
     query, d_out, time, log_sum, delta, *slope = there
@@ -308,7 +314,7 @@ def _entries_step(carry, here, there):
     return d_keys, d_values, d_bias + jnp.sum(d_logits, axis=1, keepdims=True)
 
 
-def _identity(carry):
+def _identity(carry: Carry):
     return carry
 
 

@@ -12,7 +12,7 @@ the carry stays in vector memory.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,13 @@ from jax.experimental.pallas import triton as pallas_gpu
 from memgpt_jax.shapes import Array, Int32
 
 Platform = Literal["gpu", "tpu"]
+Carry = tuple[Array, ...]  # float32
 
 
 class Fold(NamedTuple):
     """The functions of a fold. They see matrices: a fixed vector is a column, a moving vector a row."""
 
-    start: Callable  # fixed blocks -> carry, a tuple of float32 arrays
+    start: Callable  # fixed blocks -> carry
     step: Callable  # carry, fixed blocks, moving blocks -> carry
     finish: Callable  # carry -> outputs, with the rows of the fixed block
 
@@ -63,14 +64,22 @@ def sweep(
     return (_on_gpu if blocks.platform == "gpu" else _on_tpu)(fold, fixed, moving, low, high, outputs, blocks)
 
 
-def _on_gpu(fold, fixed, moving, low, high, outputs, blocks):
+def _on_gpu(
+    fold: Fold,
+    fixed: list[Array],
+    moving: list[Array],
+    low: Array,
+    high: Array,
+    outputs: list[jax.ShapeDtypeStruct],
+    blocks: Blocks,
+):
     rows = outputs[0].shape[0]
 
-    def kernel(low, high, *refs):
+    def kernel(low: Any, high: Any, *refs):
         here_refs, there_refs, out_refs = _split(refs, len(fixed), len(moving))
         here = [ref[...] if ref.ndim == 2 else ref[...][:, None] for ref in here_refs]
 
-        def step(j, carry):
+        def step(j: Array, carry: Carry):
             block = pl.ds(j * blocks.moving, blocks.moving)
             there = [ref[block, :] if ref.ndim == 2 else ref[block][None, :] for ref in there_refs]
             return fold.step(carry, here, there)
@@ -79,8 +88,8 @@ def _on_gpu(fold, fixed, moving, low, high, outputs, blocks):
         for ref, value in zip(out_refs, fold.finish(carry), strict=True):
             ref[...] = value.astype(ref.dtype).reshape(ref.shape)
 
-    def spec(x, size):
-        def row(n):
+    def spec(x: Array | jax.ShapeDtypeStruct, size: int | None):
+        def row(n: Any):
             return _over(n, rows // x.shape[0])
 
         if size is None:
@@ -100,16 +109,24 @@ def _on_gpu(fold, fixed, moving, low, high, outputs, blocks):
     return list(results)
 
 
-def _on_tpu(fold, fixed, moving, low, high, outputs, blocks):
+def _on_tpu(
+    fold: Fold,
+    fixed: list[Array],
+    moving: list[Array],
+    low: Array,
+    high: Array,
+    outputs: list[jax.ShapeDtypeStruct],
+    blocks: Blocks,
+):
     rows, (batch, number) = outputs[0].shape[0], low.shape
 
-    def is_row(x):
+    def is_row(x: Array | jax.ShapeDtypeStruct):
         return len(x.shape) == 2
 
-    def as_row(x):
+    def as_row(x: Array):
         return x[:, None, :] if is_row(x) else x
 
-    def kernel(low, high, *refs):
+    def kernel(low: Any, high: Any, *refs):
         here_refs, there_refs, rest = _split(refs, len(fixed), len(moving))
         out_refs, carry_refs = rest[: len(outputs)], rest[len(outputs) :]
         i, j = pl.program_id(1), pl.program_id(2)
@@ -119,7 +136,7 @@ def _on_tpu(fold, fixed, moving, low, high, outputs, blocks):
         def here():
             return [ref[...].T if is_row(x) else ref[...] for ref, x in zip(here_refs, fixed, strict=True)]
 
-        def keep(carry):
+        def keep(carry: Carry):
             for ref, value in zip(carry_refs, carry, strict=True):
                 ref[...] = value
 
@@ -137,8 +154,8 @@ def _on_tpu(fold, fixed, moving, low, high, outputs, blocks):
             for ref, value, x in zip(out_refs, values, outputs, strict=True):
                 ref[...] = (value.T if is_row(x) else value).astype(ref.dtype)
 
-    def spec(x, size, place):
-        def row(n):
+    def spec(x: Array | jax.ShapeDtypeStruct, size: int | None, place: Callable):
+        def row(n: Any):
             return _over(n, rows // x.shape[0])
 
         if is_row(x):
@@ -146,15 +163,15 @@ def _on_tpu(fold, fixed, moving, low, high, outputs, blocks):
         shape = (None, size, x.shape[2])
         return pl.BlockSpec(shape, lambda n, i, j, low, high: (row(n), place(n, i, j, low, high), 0))
 
-    def there(n, i, j, low, high):
+    def there(n: Any, i: Any, j: Any, low: Any, high: Any):
         """The moving block of step j. After the last one the index stays, so that nothing is copied."""
         at = _over(n, rows // batch) * number + i
         return jnp.maximum(jnp.minimum(low[at] + j, high[at] - 1), 0)
 
-    def here(n, i, j, low, high):
+    def here(n: Any, i: Any, j: Any, low: Any, high: Any):
         return i
 
-    def block(x):
+    def block(x: Array):
         return jax.ShapeDtypeStruct((blocks.fixed, 1 if is_row(x) else x.shape[2]), x.dtype)
 
     carry = jax.eval_shape(fold.start, [block(x) for x in fixed])
@@ -174,10 +191,10 @@ def _on_tpu(fold, fixed, moving, low, high, outputs, blocks):
     return [x.reshape(like.shape) for x, like in zip(results, outputs, strict=True)]
 
 
-def _split(refs, first, second):
+def _split(refs: tuple, first: int, second: int):
     return refs[:first], refs[first : first + second], refs[first + second :]
 
 
-def _over(n, number):
+def _over(n: Any, number: int):
     """n // number for n >= 0. `//` also handles negative numbers, with more operations in a kernel."""
     return jax.lax.div(n, jnp.int32(number))

@@ -48,7 +48,7 @@ def scale_frequencies(
         share = np.clip((fast_turns - within) / (fast_turns - slow_turns), 0, 1)
     if kind == "yarn":
 
-        def index_of(turned):
+        def index_of(turned: float):
             return len(turns) * np.log(original_positions / (2 * np.pi * turned)) / np.log(base)
 
         first = max(np.floor(index_of(fast_turns)), 0)

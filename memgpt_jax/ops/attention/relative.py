@@ -105,7 +105,7 @@ def relative_term_logits(terms: RelativeTerms, place: Int[Array, " Q"]) -> Float
     """bias_ij of `RelativeTerms` of one row (arrays without the batch axis) for Q consecutive queries at `place`."""
     query, types = terms.query[place], terms.token_types
 
-    def plus(bias):
+    def plus(bias: Array):
         return query + bias.astype(query.dtype)[None]
 
     assert terms.position_bias is not None and terms.distance_keys is not None  # absent only in `without_parameters`

@@ -116,17 +116,21 @@ class _Blocks:
         self.distance = jnp.arange(block)[:, None] + self.reach * block - keys[None, :]
         self.in_window = (self.distance >= 0) & (self.distance < window_size)
 
-    def queries(self, x: Shaped[Array, "L ..."], fill=0) -> Shaped[Array, "{self.number} {self.block} ..."]:
+    def queries(self, x: Shaped[Array, "L ..."], fill: int = 0) -> Shaped[Array, "{self.number} {self.block} ..."]:
         x = jnp.pad(x, ((0, self.padding), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
         return x.reshape(self.number, self.block, *x.shape[1:])
 
-    def reachable(self, x: Shaped[Array, "E ..."], fill=0) -> Shaped[Array, "{self.number} {self.keys_per_block} ..."]:
+    def reachable(
+        self, x: Shaped[Array, "E ..."], fill: int = 0
+    ) -> Shaped[Array, "{self.number} {self.keys_per_block} ..."]:
         x = x[max(0, -self.missing) :]
         x = jnp.pad(x, ((max(0, self.missing), self.padding), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
         x = x.reshape(self.reach + self.number, self.block, *x.shape[1:])
         return jnp.concatenate([x[i : i + self.number] for i in range(self.reach + 1)], axis=1)
 
-    def visible(self, query_document, key_document) -> Bool[Array, "{self.number} {self.block} {self.keys_per_block}"]:
+    def visible(
+        self, query_document: Array, key_document: Array
+    ) -> Bool[Array, "{self.number} {self.block} {self.keys_per_block}"]:
         """Which keys each query sees. Padding has document -1 and sees padding only, so that its softmax is finite."""
         query_document, key_document = self.queries(query_document, -1), self.reachable(key_document, -1)
         return (query_document[:, :, None] == key_document[:, None, :]) & self.in_window[None]
@@ -144,13 +148,13 @@ def _portable(tokens: _Tokens, attend: Callable, window_size: int, block_size: i
     return on_each_device(run, (tokens,), (specs,), of_heads)
 
 
-def _by_blocks(tokens, *, attend, window_size, block):
+def _by_blocks(tokens: _Tokens, *, attend: Callable, window_size: int, block: int):
     query, keys, values, query_document, key_document, distance_bias = tokens
     batch, length, num_heads, head_dim = query.shape
     kv_heads = keys.shape[2]
     blocks = _Blocks(length, keys.shape[1] - length, window_size, min(block, length))
 
-    def one_head(row):
+    def one_head(row: tuple):
         """query [R, L, K]; keys, values [E, K]; document numbers [L] and [E]; bias [R, block, keys] or None."""
         query, keys, values, query_document, key_document, of_distance = row
         query = blocks.queries(query.swapaxes(0, 1)).swapaxes(1, 2)
@@ -158,7 +162,7 @@ def _by_blocks(tokens, *, attend, window_size, block):
         bias = bias if of_distance is None else bias + of_distance[None]
         found = attend(query, blocks.reachable(keys), blocks.reachable(values), bias)
 
-        def in_line(x):
+        def in_line(x: Array):
             """[blocks, R, block, ...] -> [R, L, ...]."""
             return x.swapaxes(0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, :length]
 
@@ -174,7 +178,7 @@ def _by_blocks(tokens, *, attend, window_size, block):
         biases = jnp.tile(biases.reshape(kv_heads, -1, *biases.shape[1:]), (batch, 1, 1, 1))
     found = map_rows(one_head, (query, keys, values, *documents, biases))
 
-    def heads_last(x):
+    def heads_last(x: Array):
         """[B G, R, L, ...] -> [B, L, H, ...]."""
         return jnp.moveaxis(x.reshape(batch, num_heads, length, *x.shape[3:]), 1, 2)
 
@@ -188,7 +192,7 @@ def _by_library(tokens: _Tokens, window_size: int, block: int, library: Literal[
     block = min(block, length + length % 2)  # cuDNN's backward pass needs even lengths
     blocks = _Blocks(length, keys.shape[1] - length, window_size, block)
 
-    def of_row(query, keys, values, query_document, key_document):
+    def of_row(query: Array, keys: Array, values: Array, query_document: Array, key_document: Array):
         visible = blocks.visible(query_document, key_document)[:, None]
         return blocks.queries(query), blocks.reachable(keys), blocks.reachable(values), visible
 

@@ -30,6 +30,7 @@ from memgpt_jax.ops.memory.reader import (
 )
 from memgpt_jax.ops.memory.segments import (
     SeenEntries,
+    SegmentReads,
     causal_visibility,
     make_source,
     read_segments,
@@ -57,6 +58,7 @@ __all__ = [
     "Pairs",
     "ReadableEntries",
     "SeenEntries",
+    "SegmentReads",
     "Source",
     "Writes",
     "address_entropy",

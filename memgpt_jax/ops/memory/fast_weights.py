@@ -100,7 +100,7 @@ def scan_fast_weights(
     chunk = -(-length // num_chunks)
     segments = (batch, num_segments)
 
-    def chunks(x, mode="constant"):
+    def chunks(x: Array, mode: str = "constant"):
         """[B, S, T, ...] -> [B, S, chunks, C, ...], padded at the end."""
         padding = ((0, 0), (0, 0), (0, num_chunks * chunk - length), *((0, 0),) * (x.ndim - 3))
         return jnp.pad(x, padding, mode=mode).reshape(*segments, num_chunks, chunk, *x.shape[3:])
@@ -108,7 +108,7 @@ def scan_fast_weights(
     counted = chunks(document, "edge")
     before = jnp.concatenate([jnp.zeros_like(counted[:, :, :1, -1]), counted[:, :, :-1, -1]], axis=2)
     own = own and query is not None
-    inputs = (jax.tree.map(chunks, writes), chunks(query) if own else None)
+    inputs = jax.tree.map(chunks, (writes, query if own else None))
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), (*inputs, counted - before[..., None]))
     prepared = map_rows(lambda row: _prepare(*row, delta=delta), flat, recompute=False)
     prepared = jax.tree.map(lambda x: x.reshape(*segments, num_chunks, *x.shape[1:]), prepared)
@@ -117,11 +117,11 @@ def scan_fast_weights(
     cut = jnp.zeros_like(number, bool) if bptt_segments is None else number % (bptt_segments + 1) == 0
     by_segment = ((*inputs, prepared), None if own else query, document > 0, full, jnp.broadcast_to(cut, segments))
 
-    def scan_row(row):
+    def scan_row(row: tuple):
         state, fresh, by_segment = row
         return jax.lax.scan(lambda state, segment: _segment(state, fresh, *segment), state, by_segment)
 
-    def transposed(matrix):
+    def transposed(matrix: Array | None):
         return None if matrix is None else matrix.swapaxes(1, 2)
 
     final, read = map_rows(scan_row, (transposed(state), transposed(fresh), by_segment), recompute=False)
@@ -148,11 +148,13 @@ def scan_fast_weight_heads(
     return on_each_device(partial(_of_heads, **options), arrays, specs, (of_heads, matrix))
 
 
-def _of_heads(writes, query, state, fresh, document, full, **options):
+def _of_heads(
+    writes: Writes, query: Array | None, state: Array, fresh: Array | None, document: Array, full: Array, **options
+):
     """Heads become rows: [B, L, H, ...] -> [B H, S, T, ...]."""
     (batch, heads), (num_segments, length) = state.shape[:2], document.shape[1:]
 
-    def apart(x):
+    def apart(x: Array):
         return jnp.moveaxis(x, 2, 1).reshape(batch * heads, num_segments, length, *x.shape[3:])
 
     if fresh is not None:
@@ -170,7 +172,7 @@ def _of_heads(writes, query, state, fresh, document, full, **options):
     return read, matrix.reshape(state.shape)
 
 
-def _prepare(writes, query, document, *, delta) -> Chunk:
+def _prepare(writes: Writes, query: Array | None, document: Array, *, delta: bool) -> Chunk:
     """The `Chunk` of C tokens."""
     keys, _, gate, log_keep = writes
     place = jnp.arange(gate.shape[0])
@@ -194,7 +196,9 @@ def _products(x: Float32[Array, "C M"], y: Float32[Array, "D M"]) -> Float32[Arr
     return jnp.einsum("cm,dm->cd", x, y)
 
 
-def _segment(state, fresh, chunks, query, begun, full, cut):
+def _segment(
+    state: Array, fresh: Array | None, chunks: tuple, query: Array | None, begun: Array, full: Array, cut: Array
+):
     """A after one segment, and the reads of its tokens: chunk by chunk, or all from A at the start of the segment.
 
     A is transposed here, [K, M]: see `_products`.
@@ -202,18 +206,20 @@ def _segment(state, fresh, chunks, query, begun, full, cut):
     state = jnp.where(cut, jax.lax.stop_gradient(state), state)
     restarted = jnp.zeros_like(state) if fresh is None else fresh
 
-    def project(x, after_reset, state, kept=None):
+    def project(x: Array, after_reset: Array, state: Array, kept: Array | None = None):
         """A^T x per token, with `fresh` for tokens after a reset and A otherwise, decayed by `kept`."""
         found = jnp.where(after_reset[:, None], 0 if fresh is None else _products(x, fresh), _products(x, state))
         return found if kept is None else kept[:, None] * found
 
-    def step(state, chunk):
-        writes, query, chunk = chunk
+    def step(state: Array, inputs: tuple[Writes, Array | None, Chunk]):
+        writes, query, chunk = inputs
         if chunk.solve is None:
             u = writes.gate[:, None] * writes.values
         else:
             u = chunk.solve @ (writes.values - project(writes.keys, chunk.after_reset, state, chunk.kept))
-        read = None if query is None else project(query, chunk.after_reset, state, chunk.kept) + chunk.mix @ u
+        read = None
+        if query is not None and chunk.mix is not None:
+            read = project(query, chunk.after_reset, state, chunk.kept) + chunk.mix @ u
         left = jnp.where(chunk.after_reset[-1], restarted, state)
         left = left if chunk.kept is None else chunk.kept[-1] * left
         return left + jnp.einsum("ck,cm->km", chunk.last[:, None] * u, writes.keys), read

@@ -64,7 +64,7 @@ def multi_hop_weights(
     return jnp.stack(found)
 
 
-def _prepare(query, keys, values, age, visible, hops):
+def _prepare(query: Array, keys: Array, values: Array, age: Array, visible: Array, hops: Hops):
     """Arguments in the layout of `attend`: u [B, H, 1, Q, K]; keys, values [B, H, E, K + A] with age indicators."""
     num_ages, dtype = hops.input_ages.shape[1], query.dtype
     hops = jax.tree.map(lambda x: x.astype(dtype), hops)
@@ -76,7 +76,7 @@ def _prepare(query, keys, values, age, visible, hops):
     return query.swapaxes(1, 2)[:, :, None], keys.swapaxes(1, 2), values.swapaxes(1, 2), bias, hops
 
 
-def _question(u, hops, n):
+def _question(u: Array, hops: Hops, n: int):
     """The query of hop n, [B, H, 1, Q, K + A], and the logit of the null entry."""
     question = jnp.einsum("bhrqi,hij->bhrqj", u, hops.inputs[n])
     if hops.temperature is not None:
@@ -86,7 +86,7 @@ def _question(u, hops, n):
     return jnp.concatenate([question, about_age], axis=-1), sink
 
 
-def _answered(u, found, hops, n):
+def _answered(u: Array, found: Array, hops: Hops, n: int):
     """u_{n+1}, from u_n and the attention output of hop n."""
     width = u.shape[-1]
     found, age_share = found[..., :width], found[..., width:]

@@ -63,7 +63,7 @@ def find_nearest(
     block = min(block_size, most) // kept * kept if recall_target is not None else min(block_size, most)
     block = max(block, kept)
 
-    def scored(number):
+    def scored(number: Array | int):
         start = first + number * block
         slice_start = jnp.minimum(start, keys.shape[0] - block)  # the last block of E overlaps the one before
         place = slice_start + jnp.arange(block, dtype=jnp.int32)
@@ -73,7 +73,7 @@ def find_nearest(
             scores = scores + jax.lax.dynamic_slice_in_dim(bias, slice_start, block)[None]
         return jnp.where(((place >= start) & (place < end))[None, :], scores, -jnp.inf), place
 
-    def body(number, best):
+    def body(number: Array, best: tuple[Array, Array]):
         scores, place = scored(number)
         return _merge(best, _top(scores, place, kept)) if recall_target is None else _into_bins(best, scores, place[0])
 
@@ -104,13 +104,13 @@ def _top(scores: Float32[Array, "Q E"], place: Int32[Array, " E"], top_k: int):
     return scores, place[column]
 
 
-def _merge(best, new):
+def _merge(best: tuple[Array, Array], new: tuple[Array, Array]):
     """The best of two lists; of equal scores, those of the first list win."""
     scores, place = (jnp.concatenate(pair, axis=1) for pair in zip(best, new, strict=True))
     return _best(scores, place, best[0].shape[1])
 
 
-def _into_bins(best, scores, start):
+def _into_bins(best: tuple[Array, Array], scores: Array, start: Array):
     """Bins [Q, L] after one more block of scores; its length is a multiple of L, its first place is `start`."""
     num_bins = best[0].shape[1]
     scores = scores.reshape(scores.shape[0], -1, num_bins)
@@ -150,7 +150,7 @@ def find_nearest_in_groups(
     return _best(scores, place, min(top_k, scores.shape[1]))
 
 
-def _best_of_each_group(query, keys, number, first, end, *, top_k):
+def _best_of_each_group(query: Array, keys: Array, number: Array, first: Array, end: Array, *, top_k: int):
     """Scores, and places within their group, of the best entries of each group: [G, Q, top_k]."""
     groups, size, _ = keys.shape
     num_blocks = -(-size // BLOCK)
@@ -159,7 +159,7 @@ def _best_of_each_group(query, keys, number, first, end, *, top_k):
     keys = jnp.pad(keys, (*padding, (0, 0)))
     number = jnp.pad(number, padding, constant_values=jnp.iinfo(jnp.int32).max)  # no range ends above it
 
-    def body(best, start):
+    def body(best: tuple[Array, Array], start: Array):
         searched = jax.lax.dynamic_slice_in_dim(keys, start, block, axis=1)
         numbers = jax.lax.dynamic_slice_in_dim(number, start, block, axis=1)[:, None]
         scores = jnp.einsum("qk,gek->gqe", query, searched, preferred_element_type=jnp.float32)

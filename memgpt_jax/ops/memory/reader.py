@@ -89,11 +89,11 @@ def read_mass(
     return jnp.einsum("bgrqe,bq->be", weights, counts.astype(jnp.float32)) / heads
 
 
-def _read_by_several(query, sources, null_key, recency):
+def _read_by_several(query: Array, sources: list[Source], null_key: Array | None, recency: Array | None):
     return attend_with_lse(*_prepare(query, sources, null_key, recency))
 
 
-def _read_by_one(query, sources, null_key, recency):
+def _read_by_one(query: Array, sources: list[Source], null_key: Array | None, recency: Array | None):
     """Each source by itself: in decoding, a copy of all entries in one array would take as long as the read."""
     query = _heads_first(query, sources[0].keys.shape[2])
     sink = None if null_key is None else null_logits(query, null_key)
@@ -104,14 +104,14 @@ def _read_by_one(query, sources, null_key, recency):
     return reduce(_merged, found)
 
 
-def _merged(first, second):
+def _merged(first: tuple[Array, Array], second: tuple[Array, Array]):
     """Two reads as one softmax over the entries of both."""
     (out, lse), (other, other_lse) = first, second
     both, _ = joint_softmax(out, lse, other, other_lse)
     return both, jnp.logaddexp(lse, other_lse)
 
 
-def _prepare(query, sources, null_key, recency):
+def _prepare(query: Array, sources: list[Source], null_key: Array | None, recency: Array | None):
     """The arguments of `attend`, with batch axes [B, G]: heads first, sources concatenated."""
     kv_heads = sources[0].keys.shape[2]
     query, dtype = _heads_first(query, kv_heads), query.dtype
@@ -124,7 +124,7 @@ def _prepare(query, sources, null_key, recency):
     return query, keys, values, jnp.concatenate(bias, axis=-1), sink
 
 
-def _bias(source, kv_heads, recency):
+def _bias(source: Source, kv_heads: int, recency: Array | None):
     """What is added to the logits of the entries of a source: [B, 1, 1, Q, E], or with `recency` [B, G, R, Q, E]."""
     bias = (masked_bias(source.visible) + source.bias[:, None, :])[:, None, None]
     if recency is None:
@@ -140,13 +140,13 @@ def null_sink(query: Float[Array, "B Q H K"], null_key: Float[Array, "G K"] | No
     return _heads_last(null_logits(_heads_first(query, null_key.shape[0]), null_key)[..., None])[..., 0]
 
 
-def _heads_first(query, kv_heads):
+def _heads_first(query: Array, kv_heads: int):
     """[B, Q, H, K] -> [B, G, R, Q, K]."""
     batch, length, _, head_dim = query.shape
     return query.reshape(batch, length, kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)
 
 
-def _heads_last(out):
+def _heads_last(out: Array):
     """[B, G, R, Q, K] -> [B, Q, H, K]."""
     batch, kv_heads, group, length, head_dim = out.shape
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, kv_heads * group, head_dim)

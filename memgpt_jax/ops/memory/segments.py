@@ -24,35 +24,31 @@ class SeenEntries(NamedTuple):
     age: Int32[Array, "B S M"]  # segments since the entry was written
 
 
+class SegmentReads(NamedTuple):
+    """What the tokens of S segments read: the entries `seen` by their segment or, after a reset, the `initial` ones."""
+
+    query: Float[Array, "B S T H K"]
+    entries: ReadableEntries  # the E entries in play during the call
+    seen: SeenEntries
+    after_reset: Bool[Array, "B S T"]  # a reset precedes the token in its segment
+    initial: ReadableEntries | None = None  # the entries with which a document begins
+    own: ReadableEntries | None = None  # [B, S, T, ...]: written by each segment; read by the token and later ones
+    own_document: Int32[Array, "B S T"] | None = None  # equal for tokens of one document; -1: no token
+    knowledge: ReadableEntries | None = None  # entries of age 0 that every token reads
+    null_key: Float[Array, "G K"] | None = None  # as in `read_entries`
+    recency: Float32[Array, "H"] | None = None  # as in `read_entries`
+
+
 def read_segments(
-    query: Float[Array, "B S T H K"],
-    entries: ReadableEntries,
-    seen: SeenEntries,
-    after_reset: Bool[Array, "B S T"],
+    reads: SegmentReads,
     *,
-    initial: ReadableEntries | None = None,
-    own: ReadableEntries | None = None,
-    own_document: Int32[Array, "B S T"] | None = None,
-    knowledge: ReadableEntries | None = None,
-    null_key: Float[Array, "G K"] | None = None,
-    recency: Float32[Array, "H"] | None = None,
     bptt_segments: int | None = None,
     contiguous: bool = False,
     implementation: Implementation = "auto",
 ) -> Float[Array, "B S T H K"]:
     """`read_entries` for every token of S segments.
 
-    A token reads the entries `seen` by its segment. Where a reset precedes it in its segment
-    (`after_reset`), it reads the `initial` entries instead.
-
     Args:
-        entries: the E entries in play during the call.
-        initial: the entries with which a document begins.
-        own: entries that the tokens of each segment write, [B, S, T, ...]; later tokens of the same document in that
-            segment, and the token itself, read them.
-        own_document: equal for tokens of one document; -1: no token.
-        knowledge: entries of age 0 that every token reads.
-        null_key, recency: as in `read_entries`.
         bptt_segments: entries older than this many segments get no gradient; None: all get it.
         contiguous: each segment sees M neighbours among the entries in play, in the order of their places.
         implementation: see `Implementation`. The kernels take neither `initial` nor `own` entries nor `knowledge`.
@@ -61,54 +57,28 @@ def read_segments(
     Raises:
         ValueError: the implementation does not run here, or not with these entries.
     """
-    inputs = _Inputs(query, entries, seen, after_reset, initial, own, own_document, knowledge, null_key, recency)
-    kernels = ("pallas",) if initial is None and own is None and knowledge is None else ()
-    chosen = choose(implementation, kernels, query.dtype, query.shape[-1])
+    kernels = ("pallas",) if reads.initial is None and reads.own is None and reads.knowledge is None else ()
+    chosen = choose(implementation, kernels, reads.query.dtype, reads.query.shape[-1])
     if chosen != "portable":
-        return _by_kernel(inputs, bptt_segments, interpret=chosen == "interpret")
+        return _by_kernel(reads, bptt_segments, interpret=chosen == "interpret")
 
-    def merged(inputs):
-        return _read_parts(inputs, bptt_segments)[0]
+    def merged(reads: SegmentReads):
+        return _read_parts(reads, bptt_segments)[0]
 
-    return _portable(inputs, read_entries, merged, bptt_segments, contiguous)
+    return _portable(reads, read_entries, merged, bptt_segments, contiguous)
 
 
 def read_segments_with_lse(
-    query: Float[Array, "B S T H K"],
-    entries: ReadableEntries,
-    seen: SeenEntries,
-    after_reset: Bool[Array, "B S T"],
+    reads: SegmentReads,
     *,
-    initial: ReadableEntries | None = None,
-    own: ReadableEntries | None = None,
-    own_document: Int32[Array, "B S T"] | None = None,
-    knowledge: ReadableEntries | None = None,
-    null_key: Float[Array, "G K"] | None = None,
-    recency: Float32[Array, "H"] | None = None,
     bptt_segments: int | None = None,
     contiguous: bool = False,
     implementation: Implementation = "auto",
 ) -> tuple[Float[Array, "B S T H K"], Float32[Array, "B S T H"]]:
     """`read_segments`, and the log-sum-exp of each query's logits. Only the portable implementation computes it."""
-    inputs = _Inputs(query, entries, seen, after_reset, initial, own, own_document, knowledge, null_key, recency)
-    choose(implementation, (), query.dtype, query.shape[-1])
+    choose(implementation, (), reads.query.dtype, reads.query.shape[-1])
     merged = partial(_read_parts, bptt_segments=bptt_segments)
-    return _portable(inputs, read_entries_with_lse, merged, bptt_segments, contiguous)
-
-
-class _Inputs(NamedTuple):
-    """Arguments of `read_segments`."""
-
-    query: Float[Array, "B S T H K"]
-    entries: ReadableEntries
-    seen: SeenEntries
-    after_reset: Bool[Array, "B S T"]
-    initial: ReadableEntries | None
-    own: ReadableEntries | None
-    own_document: Int32[Array, "B S T"] | None
-    knowledge: ReadableEntries | None
-    null_key: Float[Array, "G K"] | None
-    recency: Float32[Array, "H"] | None
+    return _portable(reads, read_entries_with_lse, merged, bptt_segments, contiguous)
 
 
 def causal_visibility(document: Int32[Array, "B T"], place: Int32[Array, "B Q"]) -> Bool[Array, "B Q T"]:
@@ -131,52 +101,52 @@ def make_source(
     if bptt_segments is not None:
         recent = age <= bptt_segments
 
-        def cut(x):
+        def cut(x: Array):
             return jnp.where(recent.reshape(*recent.shape, *(1,) * (x.ndim - 2)), x, jax.lax.stop_gradient(x))
 
         entries = jax.tree.map(cut, entries)
     return Source(*entries, age, visible)
 
 
-def _portable(inputs: _Inputs, read: Callable, read_parts: Callable, bptt_segments: int | None, contiguous: bool):
+def _portable(reads: SegmentReads, read: Callable, read_parts: Callable, bptt_segments: int | None, contiguous: bool):
     """Plain JAX. On a mesh each device takes its own rows and heads; `read_parts` where it also splits entries."""
-    rows, heads = row_and_head_axes(inputs.query.shape[0], inputs.entries.keys.shape[2])
+    rows, heads = row_and_head_axes(reads.query.shape[0], reads.entries.keys.shape[2])
     of_row: Any = PartitionSpec(rows)  # specs in the places of the arrays
     of_heads: Any = PartitionSpec(rows, None, heads)
     by_heads: Any = PartitionSpec(heads)
     in_segments: Any = PartitionSpec(rows, None, None, heads)
     run: Callable = partial(_read_rows, read=read, bptt_segments=bptt_segments, contiguous=contiguous)
     of_place: Any = of_row
-    if (parts := num_entry_parts()) > 1 and inputs.seen.place.shape[2] % parts == 0:
+    if (parts := num_entry_parts()) > 1 and reads.seen.place.shape[2] % parts == 0:
         of_place = PartitionSpec(rows, None, ENTRIES)
         run = read_parts
     entries = ReadableEntries(of_heads, of_heads, of_row)
-    specs = _Inputs(
+    specs = SegmentReads(
         query=in_segments,
         entries=entries,
         seen=of_place,
         after_reset=of_row,
-        initial=None if inputs.initial is None else entries,
-        own=None if inputs.own is None else ReadableEntries(in_segments, in_segments, of_row),
+        initial=None if reads.initial is None else entries,
+        own=None if reads.own is None else ReadableEntries(in_segments, in_segments, of_row),
         own_document=of_row,
-        knowledge=None if inputs.knowledge is None else entries,
+        knowledge=None if reads.knowledge is None else entries,
         null_key=by_heads,
         recency=by_heads,
     )
-    return on_each_device(run, (inputs,), (specs,), in_segments)
+    return on_each_device(run, (reads,), (specs,), in_segments)
 
 
-def _read_rows(inputs, *, read, bptt_segments, contiguous):
+def _read_rows(reads: SegmentReads, *, read: Callable, bptt_segments: int | None, contiguous: bool):
     """`_read_row` for each batch row."""
 
-    def read_row(row):
-        row = row._replace(null_key=inputs.null_key, recency=inputs.recency)
+    def read_row(row: SegmentReads):
+        row = row._replace(null_key=reads.null_key, recency=reads.recency)
         return _read_row(row, read, bptt_segments, contiguous)
 
-    return map_rows(read_row, inputs._replace(null_key=None, recency=None), recompute=False)
+    return map_rows(read_row, reads._replace(null_key=None, recency=None), recompute=False)
 
 
-def _read_parts(inputs, bptt_segments):
+def _read_parts(reads: SegmentReads, bptt_segments: int | None):
     """Read and log-sum-exp where each device sees its part of the M entries; the first one adds `initial`, `own` and
     `knowledge`.
 
@@ -185,17 +155,17 @@ def _read_parts(inputs, bptt_segments):
     Two sums over devices merge the reads. The null entry joins after them.
     """
     first = jax.lax.axis_index(ENTRIES) == 0
-    if inputs.initial is not None:
-        bias = jnp.where(first, inputs.initial.bias, MASKED)
-        inputs = inputs._replace(initial=inputs.initial._replace(bias=bias))
-    if inputs.knowledge is not None:
-        bias = jnp.where(first, inputs.knowledge.bias, MASKED)
-        inputs = inputs._replace(knowledge=inputs.knowledge._replace(bias=bias))
-    if inputs.own is not None:
-        inputs = inputs._replace(own_document=jnp.where(first, inputs.own_document, -1))
-    query, null_key = inputs.query, inputs.null_key
-    inputs = inputs._replace(null_key=None)
-    out, lse = _read_rows(inputs, read=read_entries_with_lse, bptt_segments=bptt_segments, contiguous=False)
+    if reads.initial is not None:
+        bias = jnp.where(first, reads.initial.bias, MASKED)
+        reads = reads._replace(initial=reads.initial._replace(bias=bias))
+    if reads.knowledge is not None:
+        bias = jnp.where(first, reads.knowledge.bias, MASKED)
+        reads = reads._replace(knowledge=reads.knowledge._replace(bias=bias))
+    if reads.own_document is not None:
+        reads = reads._replace(own_document=jnp.where(first, reads.own_document, -1))
+    query, null_key = reads.query, reads.null_key
+    reads = reads._replace(null_key=None)
+    out, lse = _read_rows(reads, read=read_entries_with_lse, bptt_segments=bptt_segments, contiguous=False)
     highest = jnp.maximum(jax.lax.pmax(jax.lax.stop_gradient(lse), ENTRIES), FLOOR)
     sink = null_sink(query.reshape(query.shape[0], -1, *query.shape[3:]), null_key)
     if sink is not None:
@@ -210,20 +180,20 @@ def _read_parts(inputs, bptt_segments):
     return out, jnp.where(highest > FLOOR, highest + jnp.log(total), MASKED)
 
 
-def _read_row(row, read, bptt_segments, contiguous):
+def _read_row(row: SegmentReads, read: Callable, bptt_segments: int | None, contiguous: bool):
     """The reads of one batch row: its segments one after the other, each with the entries that it sees."""
 
-    def as_batch(tree):
+    def as_batch(tree: Any):
         return jax.tree.map(lambda x: x[None], tree)
 
-    def without_age(entries, visible):
+    def without_age(entries: ReadableEntries, visible: Array):
         return make_source(entries, jnp.zeros(entries.bias.shape, jnp.int32), visible)
 
-    def read_segment(segment):
+    def read_segment(segment: tuple):
         query, seen, after_reset, own, own_document = segment
         place = seen.place
 
-        def fetch(x):
+        def fetch(x: Array):
             if contiguous:  # a slice is faster than a gather
                 return jax.lax.dynamic_slice_in_dim(x, place[-1] - (place.shape[0] - 1), place.shape[0])
             return x[place]
@@ -249,9 +219,9 @@ def _read_row(row, read, bptt_segments, contiguous):
     return map_rows(read_segment, (row.query, row.seen, row.after_reset, row.own, row.own_document))
 
 
-def _by_kernel(inputs, bptt_segments, *, interpret):
+def _by_kernel(reads: SegmentReads, bptt_segments: int | None, *, interpret: bool):
     """`interval_attention` with the segment's index as time. A token after a reset has time -1: it sees nothing."""
-    query, entries, seen, after_reset, *_, null_key, recency = inputs
+    query, entries, seen, after_reset, *_, null_key, recency = reads
     batch, num_segments, length, heads, width = query.shape
     number = entries.keys.shape[1]
     segment = jnp.broadcast_to(jnp.arange(num_segments, dtype=jnp.int32)[None, :, None], after_reset.shape)

@@ -71,7 +71,7 @@ def causal_conv(
     """
     width, length = kernel.shape[0], x.shape[1] - kernel.shape[0] + 1
 
-    def tap(j):
+    def tap(j: int):
         shifted, its_document = (a[:, width - 1 - j : width - 1 - j + length] for a in (x, document))
         if stop_every is not None:
             inside = (jnp.arange(length) % stop_every >= j)[None, :, None]
@@ -103,7 +103,7 @@ def pool_entries(entries: Entries, queries: Float[Array, "N G K"]) -> Entries:
     query = jnp.broadcast_to(queries.swapaxes(0, 1)[None, :, None], (batch, kv_heads, 1, num, head_dim))
     weights = attention_weights(query.astype(keys.dtype), keys, bias)[:, :, 0]  # [B, G, N, T]
 
-    def pool(x):
+    def pool(x: Array):
         return jnp.einsum("bgnt,bgtk->bngk", weights.astype(x.dtype), x)
 
     gate = jnp.einsum("bgnt,bt->bn", weights, jnp.exp(entries.log_gate)) / kv_heads
@@ -172,10 +172,10 @@ def clean_entries(entries: Entries) -> Entries:
     return where_rows(entries.valid, entries, jax.tree.map(jnp.zeros_like, entries))
 
 
-def gather_entries(entries, index: Int32[Array, "B N"]):
+def gather_entries(entries: Any, index: Int32[Array, "B N"]) -> Any:
     """Entries (any pytree of [B, E, ...] arrays) at the places `index` of each row: [B, N, ...]."""
 
-    def one(x):
+    def one(x: Array):
         places = index.reshape(*index.shape, *(1,) * (x.ndim - 2))
         return jnp.take_along_axis(x, places, axis=1)
 

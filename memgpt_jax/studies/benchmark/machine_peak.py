@@ -14,7 +14,7 @@ def matmul_probe(dtype: str) -> Case:
     matrix = jax.random.normal(jax.random.key(0), (width, width), jnp.dtype(dtype))
 
     @jax.jit
-    def chain(x):
+    def chain(x: jax.Array):
         for _ in range(PRODUCTS):
             x = x @ matrix
         return x

@@ -44,7 +44,7 @@ def _decoder(config: ExperimentConfig) -> ModelConfig:
     return instance_of(config.model, ModelConfig, "model")
 
 
-def _training(model, config: ExperimentConfig, shape: tuple[int, int], loss: Callable) -> Case:
+def _training(model: Any, config: ExperimentConfig, shape: tuple[int, int], loss: Callable) -> Case:
     """AdamW steps of a torch module on random tokens, in the compute type of the config."""
     import torch
 
@@ -101,7 +101,7 @@ def _gpt2_training(config: ExperimentConfig) -> Case:
     context = model.window_size
     rows = max(1, config.training.batch_size * config.training.sequence_length // context)
 
-    def loss(model, tokens):
+    def loss(model: Any, tokens: Any):
         return model(tokens, labels=tokens, use_cache=False).loss
 
     return _training(gpt2(model, context), config, (rows, context), loss)
@@ -116,7 +116,7 @@ def _rmt_training(config: ExperimentConfig) -> Case:
     segments = {"seq_len": model.segment_length, "num_memory_tokens": 128, "dim_head": model.attention_head_dim}
     wrapped = rmt.RecurrentMemoryTransformerWrapper(rmt.RecurrentMemoryTransformer(**sizes, **segments))
 
-    def loss(model, tokens):
+    def loss(model: Any, tokens: Any):
         return model(tokens, memory_replay_backprop=True)
 
     return _training(wrapped, config, (config.training.batch_size, config.training.sequence_length), loss)

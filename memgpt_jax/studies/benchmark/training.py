@@ -13,7 +13,7 @@ from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.studies.benchmark.flops import matmul_flops
 from memgpt_jax.studies.benchmark.interleaving import Case, timed
 from memgpt_jax.training.compilation import compiled_step
-from memgpt_jax.training.state import create, shardings
+from memgpt_jax.training.state import TrainState, create, shardings
 
 
 def random_batch(config: ExperimentConfig) -> data.Batch:
@@ -53,7 +53,7 @@ def training_case(config: ExperimentConfig) -> Case:
         compiled = compiled_step(config, mesh, batch)
         carried = [jax.jit(partial(create, config), out_shardings=shardings(config, mesh))()]
 
-    def step(state):
+    def step(state: TrainState):
         return compiled(state, parallel.split_rows(batch, mesh, batch_axis=1), None)
 
     def run() -> float:

@@ -10,7 +10,7 @@ from flax import nnx
 
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory.base import Segment
-from memgpt_jax.ops.memory import ReadableEntries, SeenEntries, read_segments
+from memgpt_jax.ops.memory import ReadableEntries, SeenEntries, SegmentReads, read_segments
 from tests.laws.memories import SEGMENT, WIDTH, build
 
 SMALL = {"memory_size": 9, "num_heads": 2, "head_dim": 4}
@@ -81,8 +81,9 @@ def test_on_an_accelerator(dtype, tolerance):
 
     def loss(arrays, implementation):
         query, keys, values, bias, null_key, recency = arrays
-        options = {"null_key": null_key, "recency": recency, "implementation": implementation, "bptt_segments": 3}
-        out = read_segments(query, ReadableEntries(keys, values, bias), seen, after_reset, contiguous=True, **options)
+        entries = ReadableEntries(keys, values, bias)
+        reads = SegmentReads(query, entries, seen, after_reset, null_key=null_key, recency=recency)
+        out = read_segments(reads, bptt_segments=3, contiguous=True, implementation=implementation)
         return jnp.mean(out.astype(jnp.float32) ** 2) * out.size**0.5, out
 
     arrays = (query, keys, values, bias, null_key, recency)
