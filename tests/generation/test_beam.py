@@ -71,10 +71,10 @@ def unpadded(text: list[int]) -> list[int]:
 
 @pytest.mark.parametrize(
     ("length_penalty", "stops"),
-    [(1.0, False), (-1.0, True)]
+    [(-1.0, True)]
     + [
         pytest.param(*row, marks=pytest.mark.slow)
-        for row in ((0.0, True), (2.0, True), (0.0, False), (1.0, True), (-1.0, False))
+        for row in ((0.0, True), (2.0, True), (0.0, False), (1.0, True), (1.0, False), (-1.0, False))
     ],
 )
 def test_with_beams_for_everything_it_is_exact(model, length_penalty, stops):

@@ -41,7 +41,7 @@ def weights(fusion):
     return token_weights(made(fusion), read(fusion), ROWS)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", EITHER)
 def test_a_query_that_equals_one_key_cites_its_token(fusion):
     """Without attention, and with the query's kernel for keys, the query of a token equals the key of its id."""
     memory = mg.KVMemoryConfig(memory_size=SIZE, num_heads=2, head_dim=8, temperature=800.0, writer_conv=1, gate="none")
@@ -65,6 +65,7 @@ def test_weights_are_a_share_of_the_reads_of_entries(fusion):
     np.testing.assert_allclose(found[[0, 2], 20:], 0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_without_a_null_entry_the_reads_are_of_entries_alone():
     model = made("gated", num_layers=1, null_entry=False)
     found = token_weights(model, read_document(*model, DOCUMENT), ROWS[:1])

@@ -63,7 +63,9 @@ def test_a_row_does_not_depend_on_its_neighbours(tiny):
     np.testing.assert_array_equal(one[1, : 9 + 12], other[1, : 9 + 12])
 
 
-@pytest.mark.parametrize("options", [{}, pytest.param({"temperature": 1.0}, marks=pytest.mark.slow), {"num_beams": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, *(pytest.param(o, marks=pytest.mark.slow) for o in ({"temperature": 1.0}, {"num_beams": 3}))]
+)
 def test_the_state_is_continued_and_not_modified(tiny, options):
     prompts = [ids(7), ids(9)]
     generated = generate(tiny.model, prompts, max_new_tokens=4, **options)

@@ -35,7 +35,7 @@ TABLE = {
     "no end": {"temperature": 3.0, "ignore_eos": True},
 }
 TABLE = {name: {"max_new_tokens": 24} | options for name, options in TABLE.items()}
-CONTAINED = ("penalty", "top_k", "top_p", "min_p", "stop id", "one token", "no end")
+CONTAINED = ("greedy", "penalty", "top_k", "top_p", "min_p", "stop id", "one token", "no end")
 """In "all filters", in "stop ids", in every other row, and in rows that do not reach the end."""
 ROWS = [pytest.param(row, marks=[pytest.mark.slow] * (name in CONTAINED), id=name) for name, row in TABLE.items()]
 
@@ -187,6 +187,7 @@ class Larger(ByteTokenizer):
         return [258 if letter == "§" else ord(letter) for letter in text]
 
 
+@pytest.mark.slow
 def test_ids_that_no_text_gives_do_no_harm(tiny):
     expected = generate(tiny.model, "abc", tokenizer=ByteTokenizer(), max_new_tokens=8).texts[0]
     assert generate(tiny.model, "abc", tokenizer=Larger(), max_new_tokens=8).texts[0] == expected

@@ -84,8 +84,8 @@ def test_entries_are_named_by_their_tokens(tiny, traced):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"evict": "lowest_gate"},
-        pytest.param({"select": "highest_gate", "select_size": 2}, marks=pytest.mark.slow),
+        pytest.param({"evict": "lowest_gate"}, marks=pytest.mark.slow),
+        {"select": "highest_gate", "select_size": 2},
     ],
 )
 def test_an_entry_that_is_known_by_its_segment_alone_is_nowhere_evicted(tiny, changes):
@@ -209,6 +209,7 @@ def test_a_document_that_is_forgotten_whole_is_an_empty_memory(tiny):
     np.testing.assert_array_equal(one.keys, other.keys)
 
 
+@pytest.mark.slow
 def test_an_empty_memory_keeps_its_knowledge(tiny):
     """As after a reset: what follows reads the knowledge, and nothing else."""
     memory = dataclasses.replace(tiny.config.memory, knowledge_size=8)

@@ -46,7 +46,7 @@ TOKENS = np.asarray(foreign.tokens_of("llama", 24), np.int32)
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in ("kv", "ntm") else pytest.mark.slow) for name in MECHANISMS],
+    [pytest.param(name, marks=() if name == "kv" else pytest.mark.slow) for name in MECHANISMS],
 )
 def test_an_untrained_memory_does_not_change_the_outputs(name, llama, logits_of_llama):
     layers = {} if name == "kv" else {"layers": [0]}
@@ -210,7 +210,7 @@ def test_a_pattern_that_matches_no_parameter_is_refused(llama):
         mg.OptimizerConfig(trainable=("(",))
 
 
-@pytest.mark.parametrize("state_bits", [None, 8])
+@pytest.mark.parametrize("state_bits", [None, pytest.param(8, marks=pytest.mark.slow)])
 def test_the_memory_is_saved_with_the_base_model(state_bits, llama, tmp_path):
     """In the form of the model's family, which other programs read, whatever the bits of a state."""
     model = mg.add_memory(llama, small("kv"), layers=[1], segment_length=4, adapter_rank=2)

@@ -197,7 +197,10 @@ def test_the_library_reads_back_what_it_wrote(tmp_path):
     assert mg.from_pretrained(tmp_path / "ours").config == mg.from_pretrained(tmp_path / "theirs").config
 
 
-@pytest.mark.parametrize(("case", "key", "value"), [("llama", "rope_theta", 500.0), ("gpt2", "n_positions", 7)])
+@pytest.mark.parametrize(
+    ("case", "key", "value"),
+    [("llama", "rope_theta", 500.0), pytest.param("gpt2", "n_positions", 7, marks=pytest.mark.slow)],
+)
 def test_an_edit_that_contradicts_the_saved_memory_config_is_refused(case, key, value, tmp_path):
     model = mg.add_memory(mg.from_pretrained(write(case, tmp_path / "base")), mg.KVMemoryConfig(memory_size=5))
     mg.save_pretrained(model, tmp_path / "memory")

@@ -98,6 +98,7 @@ def test_its_size_follows_from_bytes(mean):
     assert layer_memory_bytes(matched) == 1000 == 4 * 249 + 4
 
 
+@pytest.mark.slow
 def test_it_is_trained_loaded_and_generates(mean, tmp_path):
     result = train(mean, tmp_path / "run", print_progress=False)
     assert result["step"] == 2 and np.isfinite(result["evaluation"]["loss"])

@@ -134,7 +134,8 @@ def test_greedy_text_and_beams_are_those_of_the_library(case, folders):
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("case", ["mistral", *(pytest.param(c, marks=pytest.mark.slow) for c in ("gpt2", "llama"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["mistral", "gpt2", "llama"])
 def test_a_session_in_pieces_is_one_generation(case, folders):
     model, numbers = mg.from_pretrained(folders[case]), foreign.Numbers(case)
     prompt = foreign.tokens_of(case, 7)[0].tolist()

@@ -122,7 +122,8 @@ def test_the_nearest_entries_are_read_in_one_softmax_with_the_others(model, fact
         np.testing.assert_allclose(weights / weights.sum(), best / best.sum(), atol=1e-4)
 
 
-@pytest.mark.parametrize("top_k", [3, pytest.param(PLACES, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("top_k", [3, PLACES])
 def test_an_index_that_searches_all_cells_is_exact(model, facts, top_k):
     """In any cut of a text, after edits, and in citations; with one cell of four it finds others."""
     ids = list(b"the blue sea")
@@ -336,7 +337,7 @@ def test_no_knowledge_is_written_into_a_memory_without_places(facts):
         mg.knowledge.write(pair(plain), made().fresh(1), facts.only([]))
 
 
-@pytest.mark.parametrize("select", ["all", "pool"])
+@pytest.mark.parametrize("select", ["all", pytest.param("pool", marks=pytest.mark.slow)])
 def test_no_entry_of_a_text_is_lost_by_eviction(select):
     """`lowest_gate` could drop an entry as soon as it is written: texts of which it could drop one are refused."""
     size = {"memory_size": 8, "select": select, "select_size": 2}

@@ -347,7 +347,7 @@ def test_bptt_segments_cuts_exactly(name, segments):
 
 @pytest.mark.parametrize(
     "name, segments",
-    [("knn", None), ("ntm", 0)]
+    [("ntm", 0), pytest.param("knn", None, marks=pytest.mark.slow)]
     + [
         pytest.param(name, segments, marks=pytest.mark.slow)
         for name in MEMORIES

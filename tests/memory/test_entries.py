@@ -170,8 +170,11 @@ def test_entries_that_are_written_directly_are_read(config):
     "config",
     [
         KVMemoryConfig(memory_size=9, num_heads=1, head_dim=8),
-        KVMemoryConfig(memory_size=9, num_heads=1, head_dim=8, select="highest_gate", select_size=3),
-        KNNMemoryConfig(memory_size=9, num_heads=1, head_dim=8),
+        pytest.param(
+            KVMemoryConfig(memory_size=9, num_heads=1, head_dim=8, select="highest_gate", select_size=3),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(KNNMemoryConfig(memory_size=9, num_heads=1, head_dim=8), marks=pytest.mark.slow),
     ],
     ids=["kv", "kv, selected", "knn"],
 )

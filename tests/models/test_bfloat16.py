@@ -124,7 +124,7 @@ def copies(seed):
     )
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_logits_are_sums_in_float32(tied):
     """As the losses of `score`: sums of products of bfloat16 numbers, not rounded to bfloat16."""
     config = tiny(dtype="bfloat16", vocab_size=400, d_model=32, tie_embeddings=tied)

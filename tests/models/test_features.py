@@ -156,6 +156,7 @@ def test_centered_frames_are_those_of_a_louder_sound_through_another_microphone(
         Frames(dataclasses.replace(ENCODER, features=centering.features), nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_an_encoder_reads_calls_of_equal_length_as_one_long_call():
     """An encoder attends to all tokens of a call; the same calls give the same outputs in one program or in several."""
     config = HeadedConfig(backbone=ENCODER, head=LabelHeadConfig(pool="mean"), call_length=4)

@@ -78,7 +78,8 @@ def configs():
     yield pytest.param(tiny(num_layers=3, memory_layers=(0, 2)), marks=pytest.mark.slow, id="memory in layers 0 and 2")
     yield pytest.param(tiny(NoMemoryConfig(), num_layers=2), id="no memory")
     for options in CONTINUING:
-        yield pytest.param(continuing(options), id=f"continues_window, {name_of(options)}")
+        marks = () if options["evict"] == "least_read" else pytest.mark.slow
+        yield pytest.param(continuing(options), marks=marks, id=f"continues_window, {name_of(options)}")
 
 
 @pytest.mark.parametrize("config", list(configs()))

@@ -146,7 +146,8 @@ def test_what_an_earlier_call_has_stored_gets_its_gradient(form):
         assert found @ expected > 0.95 * np.linalg.norm(found) * np.linalg.norm(expected) > 0
 
 
-@pytest.mark.parametrize("form", ["own tokens", pytest.param("least read", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["own tokens", "least read"])
 def test_every_parameter_has_its_gradient_in_one_call(form):
     """Initial entries too, which are stored before they are read."""
 
@@ -220,6 +221,7 @@ def test_heads_and_entries_are_split_over_a_mesh():
         assert part.spec == PartitionSpec(rows, "sequence", "tensor")
 
 
+@pytest.mark.slow
 def test_knowledge_is_that_of_the_rounded_entries():
     """As it is stored in a memory: also of the last, open segment."""
     memory = dataclasses.replace(MEMORY, knowledge_size=16, entry_bits=8)

@@ -208,7 +208,7 @@ def test_every_backbone_is_scored_with_a_head(name):
     assert stats and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(stats))
 
 
-@pytest.mark.parametrize("name", ["encoder", "pair"])
+@pytest.mark.parametrize("name", [pytest.param("encoder", marks=pytest.mark.slow), "pair"])
 def test_diagnostics_are_those_of_the_calls_and_padding_counts(name):
     """With `call_length`, the mean over the calls; `call_length` may be no multiple of a segment."""
     length = 6 if name == "encoder" else None

@@ -118,10 +118,7 @@ def drawn_orders():
 @pytest.mark.parametrize(
     "name, two_streams",
     [("kv", False)]
-    + [
-        (name, True) if name in ("none", *QUICK) else pytest.param(name, True, marks=pytest.mark.slow)
-        for name in PARALLEL
-    ],
+    + [(name, True) if name == "none" else pytest.param(name, True, marks=pytest.mark.slow) for name in PARALLEL],
 )
 def test_who_depends_on_whom(name, two_streams):
     """A prediction depends on no token of its own or of a higher rank, on no other row and document; and on all others.

@@ -134,6 +134,7 @@ def test_the_right_source_is_in_the_context(tmp_path, params, monkeypatch):
     assert "source_right" not in evaluate(with_fields(experiment, {"data.cite": False}), params, BYTES)
 
 
+@pytest.mark.slow
 def test_text_after_max_tokens_does_not_count(tmp_path, params):
     """The document ends within the last sentence."""
     config = written(tmp_path, [SENTENCES[0], SENTENCES[2]])

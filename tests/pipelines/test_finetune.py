@@ -322,7 +322,7 @@ def test_an_encoder_reads_long_texts_in_calls_as_it_was_trained():
         model.apply(params, tokens[:, :20])
 
 
-@pytest.mark.parametrize("call", [24, 16])
+@pytest.mark.parametrize("call", [pytest.param(24, marks=pytest.mark.slow), 16])
 def test_a_text_of_any_length_is_read_in_calls_of_any_length(call):
     """Calls of a power of two would not do for calls of 24 tokens."""
     backbone = mg.EncoderConfig(**SIZES, memory=mg.KVMemoryConfig(memory_size=16, head_dim=8), heads=())

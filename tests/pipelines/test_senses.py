@@ -291,6 +291,7 @@ def test_transcripts_are_learned_and_written_while_they_are_heard(tmp_path):
         next(hear.stream([np.zeros((2, 3))]))
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_gives_no_transcript():
     data = mg.CTCTranscriptsConfig(sample_rate=8000, num_mels=4, source_length=8)
     backbone = mg.ModelConfig(**BOTH, segment_length=8, window_size=8, features=mg.FramesConfig(num_mels=4))

@@ -98,6 +98,7 @@ def test_four_devices_give_the_figures_of_one(words, tmp_path):
     assert found[4] == pytest.approx(found[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_variant_is_measured_again_where_its_settings_are_others(words, monkeypatch, memgpt):
     measured = []
 

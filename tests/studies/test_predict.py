@@ -171,6 +171,7 @@ def test_answers_of_a_task_agree_with_its_accuracy(run_of, memgpt):
     assert len(objects(memgpt("predict", workdir, "--rows", 1))) == 1
 
 
+@pytest.mark.slow
 def test_labels_of_rows_with_features_are_those_that_evaluate_counts(run_of, memgpt):
     rows = objects(memgpt("predict", run_of("shapes"), "--rows", 2))
     evaluation = evaluate(*reopen(run_of("shapes"))[:2])
@@ -191,6 +192,7 @@ def test_each_document_of_a_row_is_answered_from_an_empty_memory(run_of):
         assert answer["predicted"] == [int(logits[-1].argmax())]
 
 
+@pytest.mark.slow
 def test_vectors_are_those_of_the_pipeline(run_of, memgpt):
     (found,) = objects(memgpt("predict", run_of("vectors"), "--text", "two three"))
     np.testing.assert_allclose(found["vector"], pipeline(run_of("vectors"))("two three"), rtol=1e-6)

@@ -139,6 +139,7 @@ def timeless(workdir):
     return [record | dict.fromkeys(CLOCKED) for record in read_metrics(workdir)]
 
 
+@pytest.mark.slow
 def test_the_first_record_of_a_longer_run_has_its_own_steps_alone(tmp_path, make_config):
     """The last step of the shorter run has been logged."""
     fixed = {"model": {"memory": NoMemoryConfig()}, "optimizer": {"learning_rate": 1e-12}}

@@ -212,7 +212,9 @@ def test_evaluation_equals_a_direct_computation(make_encoder, memory):
     assert evaluate(dataclasses.replace(config, seed=7), params, tokenizer) == result
 
 
-@pytest.mark.parametrize(("objective", "segment_length"), [("permutation", 8), ("span_corruption", 16)])
+@pytest.mark.parametrize(
+    ("objective", "segment_length"), [("permutation", 8), pytest.param("span_corruption", 16, marks=pytest.mark.slow)]
+)
 def test_evaluation_counts_the_predicted_text(make_encoder, objective, segment_length):
     config = make_encoder(objective, {"memory": MEMORY, "segment_length": segment_length})
     params, tokenizer = random_params(config.model), data.ByteTokenizer()

@@ -118,7 +118,7 @@ def test_spans_end_where_the_tokens_of_both_end(folder):
     assert len(cut.tokens) == len(text.encode()) - 4
 
 
-@pytest.mark.parametrize("length", [8, 16, 64])
+@pytest.mark.parametrize("length", [pytest.param(8, marks=pytest.mark.slow), 16, 64])
 def test_spans_do_not_depend_on_the_batches(folder, length):
     """Each document has the spans of its whole text, whatever batches it is in; the last ones of a row are cut."""
     config = experiment(folder, sequence_length=length)

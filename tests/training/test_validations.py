@@ -96,6 +96,7 @@ def test_the_best_parameters_replace_those_of_an_evaluation_that_was_not_recorde
     jax.tree.map(np.testing.assert_array_equal, mg.load_run(tmp_path / "run").params, wanted)
 
 
+@pytest.mark.slow
 def test_evaluations_are_no_time_of_training_steps(tmp_path, monkeypatch):
     """By the clock, each evaluation takes 10^6 seconds, and the rest less than 1,000."""
     config = validated(tmp_path, {"steps": 8, "checkpoint_every": 4, "log_every": 4})
@@ -195,6 +196,7 @@ def test_evaluations_by_other_settings_are_not_compared(tmp_path, validated_by):
     assert best_step(tmp_path / "run") == 8
 
 
+@pytest.mark.slow
 def test_evaluations_on_other_examples_are_not_compared(tmp_path, validated_by, monkeypatch):
     config = validated(tmp_path, {"steps": 8, "checkpoint_every": 4, "log_every": 4}, metric="loss")
     valid = tmp_path / "valid.jsonl"

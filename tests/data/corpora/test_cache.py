@@ -51,6 +51,7 @@ def test_damaged_entries_are_rebuilt(config, name, damage, caplog):
     assert [len(list(Path(config.cache_dir, kind).iterdir())) for kind in ("tokens", "tokenizers")] == [1, 1]
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_detected(config, caplog):
     expected, draw = decoded(config), random.Random(0)
     for _ in range(40):

@@ -102,6 +102,7 @@ def test_bad_files_of_items(small, tmp_path, text, options, message):
         config.descriptions()
 
 
+@pytest.mark.slow
 def test_training_begins_with_the_texts_of_items(small, tmp_path):
     """Films of one genre are nearer to each other than to others."""
     config = ExperimentConfig(

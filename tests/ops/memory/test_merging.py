@@ -86,6 +86,7 @@ def test_no_entry_is_lost(valid, num):
         np.testing.assert_allclose(*reads, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_entries_that_fit_stay_as_they_are():
     """Wherever the empty places are: nothing is merged, by halves of the newest entries neither."""
     entries = drawn(rows=40, size=16, valid=0.4)
@@ -117,6 +118,7 @@ def test_reads_of_merged_duplicates_stay():
     assert np.abs(read(merged_to(entries, 3)) - read(entries)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_only_older_entries_are_merged():
     entries = drawn()
     found = merge_older_entries(entries, 5)
