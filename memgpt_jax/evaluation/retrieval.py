@@ -8,8 +8,8 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.extras import library
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.retrieval import Query, RetrievalTask
+from memgpt_jax.data.text.bm25 import bm25_scores, stemmer
 from memgpt_jax.evaluation.documents import end_outputs
-from memgpt_jax.evaluation.metrics.bm25 import bm25_scores, standard_scores, stemmer
 from memgpt_jax.evaluation.metrics.retrieval import RetrievalMetrics, retrieval_metrics
 from memgpt_jax.evaluation.scoring import check_finite
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
@@ -52,6 +52,13 @@ def evaluate_retrieval(config: ExperimentConfig, params: models.Params, task: Re
         documents=len(names),
         **retrieval_metrics(ranked, names, [query.relevance for query in queries]),
     )
+
+
+def standard_scores(scores: np.ndarray) -> np.ndarray:
+    """(x - mean) / standard deviation of scores [Q, N] over the documents, float64; 0 where all scores are equal."""
+    centred = scores - scores.mean(axis=1, keepdims=True, dtype=np.float64)
+    deviation = centred.std(axis=1, keepdims=True)
+    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
 
 
 def check_retrieval(config: ExperimentConfig, task: RetrievalTask) -> None:

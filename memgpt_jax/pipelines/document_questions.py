@@ -9,6 +9,7 @@ import numpy as np
 from memgpt_jax.config.checks import check, instance_of, whole
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
+from memgpt_jax.data.text.passages import joined, original_place
 from memgpt_jax.generation.citations import Source, question_weights, sources
 from memgpt_jax.generation.prefill import prefill
 from memgpt_jax.generation.questions import answer_prompts
@@ -43,13 +44,17 @@ class DocumentQuestions:
         self.params = laid_out(self.model, loaded.params, rows)
         self.tokens = config.tokens(loaded.tokenizer)
 
-    def read(self, document: str) -> "Reading":
-        """Read a document of any length, without spaces around it.
+    def read(self, document: str) -> "Reading | Passages":
+        """Read a document of any length, without spaces around it; `Passages` where the run has `context="nearest"`.
 
         Raises `ValueError` if it is empty or does not fit the model.
         """
         (text,) = texts_of([document])
         check(bool(text.strip()), "the document is empty")
+        return Passages(self, text) if self.config.context == "nearest" else self.read_whole(text)
+
+    def read_whole(self, text: str) -> "Reading":
+        """Read a text from its first to its last word."""
         session = Session((self.model, self.params), self.tokens.tokenizer)
         session.feed(self.tokens.before + text.strip())
         return Reading(self, session, text)
@@ -139,3 +144,27 @@ class Reading:
         places = np.where(ends > 0, ends + document.index(text), 0)  # in the document as it was given
         usual = weights.usual[: len(ends)]
         return [sources(document, places, of_row[: len(ends)], usual, number) for of_row in weights.asked]
+
+
+class Passages:
+    """A document of which each question reads the nearest passages alone: see `DocumentQuestionsConfig.context`."""
+
+    def __init__(self, pipeline: DocumentQuestions, document: str):
+        self.pipeline, self.document = pipeline, document
+
+    def __call__(
+        self, question: str | Sequence[str], *, sources: int | None = None, max_new_tokens: int | None = None
+    ) -> Any:
+        """Answer questions about the document; arguments and results as of `Reading`."""
+        questions = [text.strip() for text in texts_of(question)]
+        for text in questions:
+            check(bool(text), "a question is empty")
+        results = []
+        for text, spans in zip(questions, self.pipeline.config.nearest(self.document, questions), strict=True):
+            reading = self.pipeline.read_whole(joined(self.document, spans))
+            result = reading(text, sources=sources, max_new_tokens=max_new_tokens)
+            for source in result.get("sources", ()):
+                start, end = (original_place(source[name], spans) for name in ("start", "end"))
+                source |= {"start": start, "end": end, "text": self.document[start:end]}
+            results.append(result)
+        return results[0] if isinstance(question, str) else results

@@ -140,7 +140,10 @@ def test_bad_records_are_refused(tmp_path, change, message):
         ({"prompt": "{document}"}, "data.prompt must hold {document} and, after it, {question}, each once"),
         ({"prompt": "{question} {document}"}, "data.prompt must hold {document} and, after it, {question}"),
         ({"metrics": ("meteor",)}, "data.metrics must be distinct names of bleu, chrf, rouge, exact"),
-        ({"context": "part"}, "context must be one of 'document', 'given'"),
+        ({"context": "part"}, "context must be one of 'document', 'given', 'nearest'"),
+        ({"passages": 0}, "passages must be at least 1, got 0"),
+        ({"passage_words": 0}, "passage_words must be at least 1, got 0"),
+        ({"cite": True, "context": "nearest"}, "data.cite=True needs data.context='document': with 'nearest'"),
         ({"read_again": 0}, "read_again must be at least 1, got 0"),
         ({"repetition_penalty": 0.5}, "data.repetition_penalty must be from 1 .* to 1000, got 0.5"),
         (
@@ -304,6 +307,30 @@ def test_calls_that_are_refused(params, call, message):
     pipeline = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES)
     with pytest.raises(ValueError, match=message):
         call(pipeline)
+
+
+def test_each_question_reads_its_nearest_passages(tmp_path, params):
+    """In the files of a task and in a pipeline: answers and sources are those of reading the passages alone."""
+    pytest.importorskip("bm25s", reason="the extra `tasks` is not installed")
+    text = ROWS[0]["document"]
+    config = written(tmp_path, context="nearest", passages=1, passage_words=3, valid="v")
+    first, *others = documents(config, "train")[:4]
+    assert (first.text, first.questions[0].text) == ("Ada is in Rome.", "Ada?")
+    assert [document.text for document in others] == ["Tom is in Oslo.", "Eva is in Bern.", "Bob is in Lima."]
+    whole = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES)
+    whole.config = with_fields(config, {"context": "document"})
+    parts = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES)
+    parts.config = config
+    found = parts.read(text)(["Eva?", " Tom?"], max_new_tokens=4, sources=1)
+    for result, sentence, question in zip(found, ("Eva is in Bern.", "Tom is in Oslo."), ("Eva?", "Tom?"), strict=True):
+        expected = whole.read(sentence)(question, max_new_tokens=4, sources=1)
+        assert result["answer"] == expected["answer"]
+        (source,), (other,) = result["sources"], expected["sources"]
+        assert source["text"] == sentence == text[source["start"] : source["end"]]
+        assert source["weight"] == other["weight"]
+    assert parts(question="Eva?", context=text, max_new_tokens=4) == {"answer": found[0]["answer"]}
+    with pytest.raises(ValueError, match="a question is empty"):
+        parts.read(text)([" "])
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Questions about long documents: a document is read once, and each question is answered in words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from memgpt_jax.data.examples.rows import streamed_rows
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask
 from memgpt_jax.data.tasks.text_pairs import PairMetric, check_metrics
+from memgpt_jax.data.text.passages import Span, joined, nearest_passages
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
@@ -47,8 +49,15 @@ class DocumentQuestionsConfig(ExamplesConfig):
 
     carries: ClassVar[bool] = True
 
-    context: Literal["document", "given"] = "document"
-    """What is read before a question: the whole document, or its `context`, if it has one."""
+    context: Literal["document", "given", "nearest"] = "document"
+    """What is read before a question: the whole document; its `context`, if it has one; or the `passages` of the
+    document that are nearest to the question by BM25, in the order of the document."""
+    passages: int = 4
+    """With `context="nearest"`: number of passages."""
+    passage_words: int = 100
+    """With `context="nearest"`: maximum number of words of a passage, which consists of consecutive sentences."""
+    bm25_language: str | None = "english"
+    """Language of the Snowball stemmer that BM25 applies to words; None: whole words."""
     prompt: str = f"{DOCUMENT}\nQuestion: {QUESTION}\nAnswer: "
     """The text before the answer. Spaces at its end are the beginning of the answer."""
     document_tokens: int | None = None
@@ -99,13 +108,17 @@ class DocumentQuestionsConfig(ExamplesConfig):
         )
         check(
             not self.cite or self.context == "document",
-            "data.cite=True needs data.context='document': with 'given', the whole text that is read is the context",
+            f"data.cite=True needs data.context='document': with {self.context!r}, a question reads chosen parts alone",
         )
 
     @property
     def objective(self) -> AnswersConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Predict the tokens of the answer."""
         return AnswersConfig()
+
+    def nearest(self, text: str, questions: Sequence[str]) -> list[list[Span]]:
+        """For each question the spans of the passages of a text that it reads with `context="nearest"`."""
+        return nearest_passages(text, questions, self.passages, self.passage_words, self.bm25_language)
 
     def tokens(self, tokenizer: Tokenizer) -> QuestionTokens:
         """Encodes documents, questions and answers by a tokenizer."""
@@ -198,8 +211,8 @@ def documents(config: DocumentQuestionsConfig, split: str) -> list[Document]:
 
 
 def _documents(config: DocumentQuestionsConfig, record: Record) -> list[Document]:
-    """The document of a record, or with `context='given'` its contexts, each with its questions."""
-    whole, by_text = _text(record.values, "document", record.where), {}
+    """The document of a record, or the parts of it that its questions read, each with these questions."""
+    whole, asked = _text(record.values, "document", record.where), []
     for number, item in enumerate(field_of(record.values, "questions", list, record.where), start=1):
         where = f"{record.where}, question {number}"
         question, answers = _text(item, "question", where), field_of(item, "answers", list, where)
@@ -208,11 +221,15 @@ def _documents(config: DocumentQuestionsConfig, record: Record) -> list[Document
             f"{where}: field 'answers' must be a list of texts that are not empty, got {answers!r:.60}",
         )
         context = "" if item.get("context") in (None, "") else _text(item, "context", where)
-        text = context if context and config.context == "given" else whole
-        asked = Question(question, tuple(answer.strip() for answer in answers))
-        by_text.setdefault(text, []).append((asked, context))
-    check(bool(by_text), f"{record.where}: the document has no questions")
-    return [Document(record.where, text, *zip(*asked, strict=True)) for text, asked in by_text.items()]
+        asked.append((Question(question, tuple(answer.strip() for answer in answers)), context))
+    check(bool(asked), f"{record.where}: the document has no questions")
+    texts = [context if context and config.context == "given" else whole for _, context in asked]
+    if config.context == "nearest":
+        texts = [joined(whole, spans) for spans in config.nearest(whole, [question.text for question, _ in asked])]
+    by_text: dict[str, list[tuple[Question, str]]] = {}
+    for text, each in zip(texts, asked, strict=True):
+        by_text.setdefault(text, []).append(each)
+    return [Document(record.where, text, *zip(*each, strict=True)) for text, each in by_text.items()]
 
 
 def _text(values: Any, name: str, where: str) -> str:

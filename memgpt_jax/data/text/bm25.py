@@ -52,10 +52,3 @@ def stemmer(language: str | None) -> Callable[[str], str]:
     if language not in snowball.languages:
         raise ValueError(f"language must be None or one of {', '.join(sorted(snowball.languages))}, got {language!r}")
     return functools.cache(snowball(language).stem)
-
-
-def standard_scores(scores: np.ndarray) -> np.ndarray:
-    """(x - mean) / standard deviation of scores [Q, N] over the documents, float64; 0 where all scores are equal."""
-    centred = scores - scores.mean(axis=1, keepdims=True, dtype=np.float64)
-    deviation = centred.std(axis=1, keepdims=True)
-    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)

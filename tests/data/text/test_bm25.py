@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
+from memgpt_jax.data.text.bm25 import bm25_scores
 from memgpt_jax.evaluation import evaluate
-from memgpt_jax.evaluation.metrics.bm25 import bm25_scores, standard_scores
+from memgpt_jax.evaluation.retrieval import standard_scores
 from tests.laws.models import random_params
 
 pytest.importorskip("bm25s", reason="the extra `tasks` is not installed")
