@@ -12,7 +12,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.triples import TriplesConfig
 from memgpt_jax.pipelines.base import Loaded, load
-from memgpt_jax.pipelines.document_questions import DocumentQuestions, Reading
+from memgpt_jax.pipelines.document_questions import DocumentQuestions, Passages, Reading
 from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
 from memgpt_jax.pipelines.graph_questions import GraphQuestions
 from memgpt_jax.pipelines.knowledge_questions import KnowledgeQuestions
@@ -138,6 +138,7 @@ __all__ = [
     "ImageToText",
     "KnowledgeQuestions",
     "LinkPrediction",
+    "Passages",
     "QuestionAnswering",
     "Reading",
     "SpeechRecognition",
