@@ -3,11 +3,12 @@
 The 232 stories of the training split train (every tenth is the validation split), the 23 stories of the published
 validation split with 1,025 questions are the test split, as in the baselines. Text is read with a window of 64 tokens;
 the keys and values of earlier tokens are entries of the memory, which continues the window. Training and the first
-evaluation read the sections that hold the answer; the second evaluation reads whole stories.
+evaluation read the sections that hold the answer, of 100 texts (all: --change evaluation.max_documents=None); the
+second evaluation reads whole stories.
 
 Command: export MEMGPT_DATA=FOLDER
          python experiments/train.py fairytaleqa --pretrained MODEL --workdir runs/fairytaleqa
-         python experiments/evaluate.py runs/fairytaleqa --split test --change evaluation.max_documents=100
+         python experiments/evaluate.py runs/fairytaleqa --split test
          python experiments/evaluate.py runs/fairytaleqa --split test --change data.context=document \
              model.memory.memory_size=4096 evaluation.batch_size=4 evaluation.max_documents=4
 Time:    45 minutes of CPU time, each evaluation 15 (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
@@ -54,5 +55,5 @@ def config() -> ExperimentConfig:
             learning_rate=3e-4, warmup_steps=20, weight_decay=0.0, trainable=("lora", "memory_layer")
         ),
         training=TrainingConfig(steps=150, batch_size=2, sequence_length=LENGTH),
-        evaluation=EvaluationConfig(batch_size=8, chunk_length=LENGTH, max_tokens=None),
+        evaluation=EvaluationConfig(batch_size=8, chunk_length=LENGTH, max_documents=100, max_tokens=None),
     )

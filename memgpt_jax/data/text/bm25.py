@@ -1,6 +1,7 @@
 """BM25, the ranking of documents by the words that they share with a query, by bm25s."""
 
 import functools
+import logging
 import re
 from collections.abc import Callable, Sequence
 
@@ -37,6 +38,7 @@ def bm25_scores(queries: Sequence[str], documents: Sequence[str], language: str 
     if not any(split):
         return np.zeros((len(queries), len(documents)), np.float32)
     index = library("bm25s", "BM25 scores").BM25(k1=1.5, b=0.75)
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it would report each index
     index.index(split, show_progress=False)
     # The library raises an error for a query that shares no word with any document.
     known = {word for document in split for word in document}
