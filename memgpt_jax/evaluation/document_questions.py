@@ -13,6 +13,8 @@ from memgpt_jax.config.extras import library
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tasks.document_questions import Document, DocumentQuestionsTask
+from memgpt_jax.data.text.passages import Span
+from memgpt_jax.data.text.sentences import sentences
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.by_length import ByLength
 from memgpt_jax.evaluation.metrics.texts import (
@@ -59,7 +61,8 @@ class DocumentQuestionsResult(TextMetrics):
     source_chance: NotRequired[float]
     """The share of the characters of the document, as it is read, that the context has, mean over these questions."""
     source_questions: NotRequired[int]
-    """Number of these questions: those with a context that the document, as it is read, holds."""
+    """Number of these questions: those with a context that the document, as it is read, holds; with
+    `context="nearest"`, all with a context."""
 
 
 class Timing(NamedTuple):
@@ -129,6 +132,17 @@ def evaluate_document_questions(
     return result
 
 
+def _evidence(task: DocumentQuestionsTask, document: Document, question: int) -> list[Span] | None:
+    """The spans of the text that are in the context of a question. None: that is not known.
+
+    With `context="nearest"`, where the text holds parts of the document alone, the sentences that are in the context.
+    """
+    context, text = document.contexts[question], document.text
+    if task.config.context != "nearest":
+        return document.places(question) or None
+    return [(start, end) for start, end in sentences(text) if text[start:end] in context] if context else None
+
+
 def _as_read(config: ExperimentConfig, task: DocumentQuestionsTask, document: Document) -> Document:
     """The document without the text after `evaluation.max_tokens` tokens."""
     return document._replace(text=task.tokens.held(document.text, config.evaluation.max_tokens))
@@ -159,7 +173,7 @@ def check_document_questions(config: ExperimentConfig, task: DocumentQuestionsTa
         library("sentencex", "sentence boundaries")
         read = (_as_read(config, task, document) for document in task.documents[: config.evaluation.max_documents])
         check(
-            any(document.places(q) for document in read for q in range(len(document.questions))),
+            any(_evidence(task, document, q) for document in read for q in range(len(document.questions))),
             "data.cite=True needs questions with a context that their document holds, within evaluation.max_tokens="
             f"{config.evaluation.max_tokens} tokens; there is none",
         )
@@ -210,16 +224,17 @@ class Reader:
         """The first source of each question whose context the document holds, with the model's answers."""
         tokens, ends = self.task.tokens, self.task.tokens.ends(document.text)[: int(state.position[0])]
         document, found = _as_read(self.config, self.task, document), []
-        places = [document.places(number) for number in range(len(document.questions))]
-        asked = [number for number, found in enumerate(places) if found]
+        places = [_evidence(self.task, document, number) for number in range(len(document.questions))]
+        asked = [number for number, place in enumerate(places) if place is not None]
         pairs = [(document.questions[q].text, answers[q]) for q in asked]
         model, rows = (self.model, self.params), self.settings.batch_size
         weights = question_weights(model, state, tokens, pairs, number=rows)
         for number, of_row in zip(asked, weights.asked, strict=True):
             (best,) = sources(document.text, ends, of_row, weights.usual, 1)
             middle = (best["start"] + best["end"]) // 2
-            right = any(start <= middle < end for start, end in places[number])
-            found.append(Citation(right, sum(end - start for start, end in places[number]) / len(document.text)))
+            evidence = places[number] or []
+            right = any(start <= middle < end for start, end in evidence)
+            found.append(Citation(right, sum(end - start for start, end in evidence) / len(document.text)))
         return found
 
     def timing(self, document: Document) -> Timing:

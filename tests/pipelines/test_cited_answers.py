@@ -134,6 +134,17 @@ def test_the_right_source_is_in_the_context(tmp_path, params, monkeypatch):
     assert "source_right" not in evaluate(with_fields(experiment, {"data.cite": False}), params, BYTES)
 
 
+def test_a_source_in_a_passage_of_another_part_is_wrong(tmp_path, params):
+    """Each question reads the passage of the name that it asks for."""
+    pytest.importorskip("bm25s", reason="the extra `tasks` is not installed")
+    config = written(tmp_path, [], context="nearest", passages=1, passage_words=3)
+    asked = [("Tom?", SENTENCES[1]), ("Ada?", SENTENCES[1]), ("Eva?", None)]
+    questions = [{"question": text, "answers": ["a"], "context": context} for text, context in asked]
+    (tmp_path / "stories.jsonl").write_text(json.dumps({"document": STORY, "questions": questions}) + "\n")
+    found = evaluate(mg.ExperimentConfig(model=MODEL, data=config), params, BYTES)
+    assert (found["source_right"], found["source_chance"], found["source_questions"]) == (0.5, 0.5, 2)
+
+
 @pytest.mark.slow
 def test_text_after_max_tokens_does_not_count(tmp_path, params):
     """The document ends within the last sentence."""
@@ -157,7 +168,7 @@ def test_contexts_do_not_change_the_examples(tmp_path):
 
 
 def test_evaluations_that_cannot_cite_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"data.cite=True needs data.context='document'"):
+    with pytest.raises(ValueError, match=r"data.cite=True with data.context='given'"):
         with_fields(TASK, {"context": "given"})
 
     def refused(message, contexts, memory=MODEL.memory):

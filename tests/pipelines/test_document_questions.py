@@ -143,7 +143,6 @@ def test_bad_records_are_refused(tmp_path, change, message):
         ({"context": "part"}, "context must be one of 'document', 'given', 'nearest'"),
         ({"passages": 0}, "passages must be at least 1, got 0"),
         ({"passage_words": 0}, "passage_words must be at least 1, got 0"),
-        ({"cite": True, "context": "nearest"}, "data.cite=True needs data.context='document': with 'nearest'"),
         ({"read_again": 0}, "read_again must be at least 1, got 0"),
         ({"repetition_penalty": 0.5}, "data.repetition_penalty must be from 1 .* to 1000, got 0.5"),
         (

@@ -79,7 +79,7 @@ class DocumentQuestionsConfig(ExamplesConfig):
     cite: bool = False
     """In evaluation, also find the sentence whose memory entries question and answer read most beyond what questions
     usually read, and report how often it is in the `context` of the question. Needs a memory whose entries come from
-    tokens, such as `kv`."""
+    tokens, such as `kv`. Not with `context="given"`, where the context is all that is read."""
 
     @property
     def input_columns(self) -> tuple[str, ...]:
@@ -107,8 +107,9 @@ class DocumentQuestionsConfig(ExamplesConfig):
             f"data.prompt must hold {DOCUMENT} and, after it, {QUESTION}, each once, got {self.prompt!r}",
         )
         check(
-            not self.cite or self.context == "document",
-            f"data.cite=True needs data.context='document': with {self.context!r}, a question reads chosen parts alone",
+            not self.cite or self.context != "given",
+            "data.cite=True with data.context='given': the whole text that is read is the context; valid: 'document', "
+            "'nearest'",
         )
 
     @property
