@@ -11,6 +11,7 @@ from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data.examples.pair_tokens import source_inputs
 from memgpt_jax.evaluation.scoring import check_finite, score_chunk
 from memgpt_jax.generation.decode import fork
+from memgpt_jax.generation.prefill import power_of_two
 from memgpt_jax.models import ModelState
 
 Row = dict[str, np.ndarray]
@@ -46,7 +47,8 @@ def row_losses(
     """
     segment = model.segment_length
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]["tokens"]))
-    size, found = settings.batch_size, [np.zeros(0, np.float32)] * len(rows)
+    size = min(settings.batch_size, power_of_two(len(rows)))  # few shapes to compile
+    found = [np.zeros(0, np.float32)] * len(rows)
     for start in range(0, len(order), size):
         places = order[start : start + size]
         group = [rows[index] for index in places]
