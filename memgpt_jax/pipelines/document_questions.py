@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,26 +26,34 @@ class DocumentQuestions:
     {"answer": "a well-to-do farmer"}
     """
 
-    def __init__(self, loaded: Loaded, *, prompt: str | None = None, rows: int = 16):
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        prompt: str | None = None,
+        context: Literal["document", "nearest"] | None = None,
+        passages: int | None = None,
+        rows: int = 16,
+    ):
         """
         Args:
-            prompt: as `DocumentQuestionsConfig.prompt`; default: that of the run.
+            prompt, context, passages: as in `DocumentQuestionsConfig`; default: those of the run.
             rows: questions that are answered at the same time.
 
         Raises:
-            ValueError: the model is not a decoder.
+            ValueError: the model is not a decoder, or an argument is not valid.
         """
         check_sizes(rows=rows)
         config = loaded.data if isinstance(loaded.data, DocumentQuestionsConfig) else DocumentQuestionsConfig()
-        if prompt is not None:
-            config = dataclasses.replace(config, prompt=prompt)
-        self.config, self.rows = config, rows
+        given = {"prompt": prompt, "context": context, "passages": passages}
+        self.config = dataclasses.replace(config, **{k: value for k, value in given.items() if value is not None})
+        self.rows = rows
         self.model = instance_of(loaded.config, ModelConfig, "model")
         self.params = laid_out(self.model, loaded.params, rows)
         self.tokens = config.tokens(loaded.tokenizer)
 
     def read(self, document: str) -> "Reading | Passages":
-        """Read a document of any length, without spaces around it; `Passages` where the run has `context="nearest"`.
+        """Read a document of any length, without spaces around it; `Passages` with `context="nearest"`.
 
         Raises `ValueError` if it is empty or does not fit the model.
         """

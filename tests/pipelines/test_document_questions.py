@@ -316,10 +316,10 @@ def test_each_question_reads_its_nearest_passages(tmp_path, params):
     first, *others = documents(config, "train")[:4]
     assert (first.text, first.questions[0].text) == ("Ada is in Rome.", "Ada?")
     assert [document.text for document in others] == ["Tom is in Oslo.", "Eva is in Bern.", "Bob is in Lima."]
-    whole = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES)
-    whole.config = with_fields(config, {"context": "document"})
-    parts = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES)
-    parts.config = config
+    options = {"model": (SMALL, params), "tokenizer": BYTES, "prompt": TASK.prompt}
+    whole = mg.pipeline("document-questions", **options)
+    parts = mg.pipeline("document-questions", context="nearest", passages=1, **options)
+    parts.config = with_fields(parts.config, {"passage_words": 3})
     found = parts.read(text)(["Eva?", " Tom?"], max_new_tokens=4, sources=1)
     for result, sentence, question in zip(found, ("Eva is in Bern.", "Tom is in Oslo."), ("Eva?", "Tom?"), strict=True):
         expected = whole.read(sentence)(question, max_new_tokens=4, sources=1)
