@@ -328,6 +328,7 @@ def test_each_question_reads_its_nearest_passages(tmp_path, params):
         assert source["text"] == sentence == text[source["start"] : source["end"]]
         assert source["weight"] == other["weight"]
     assert parts(question="Eva?", context=text, max_new_tokens=4) == {"answer": found[0]["answer"]}
+    assert parts.read(text)([]) == []
     with pytest.raises(ValueError, match="a question is empty"):
         parts.read(text)([" "])
 

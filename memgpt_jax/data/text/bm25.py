@@ -35,7 +35,7 @@ def bm25_scores(queries: Sequence[str], documents: Sequence[str], language: str 
         return [stem(word) for word in re.findall(r"\w+", text.lower())]
 
     split = [words(text) for text in documents]
-    if not any(split):
+    if not queries or not any(split):
         return np.zeros((len(queries), len(documents)), np.float32)
     index = library("bm25s", "BM25 scores").BM25(k1=1.5, b=0.75)
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it would report each index
