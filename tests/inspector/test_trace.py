@@ -81,13 +81,8 @@ def test_entries_are_named_by_their_tokens(tiny, traced):
     np.testing.assert_allclose(layer.stats["occupancy"][:4], [0.4, 0.8, 1.0, 1.0])
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param({"evict": "lowest_gate"}, marks=pytest.mark.slow),
-        {"select": "highest_gate", "select_size": 2},
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"evict": "lowest_gate"}, {"select": "highest_gate", "select_size": 2}])
 def test_an_entry_that_is_known_by_its_segment_alone_is_nowhere_evicted(tiny, changes):
     """A segment that left whole between two calls has lost the entry of each token; one that lost some: not known."""
     config = dataclasses.replace(tiny.config, memory=dataclasses.replace(tiny.config.memory, memory_size=6, **changes))

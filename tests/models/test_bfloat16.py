@@ -128,9 +128,9 @@ def copies(seed):
 def test_logits_are_sums_in_float32(tied):
     """As the losses of `score`: sums of products of bfloat16 numbers, not rounded to bfloat16."""
     config = tiny(dtype="bfloat16", vocab_size=400, d_model=32, tie_embeddings=tied)
-    model, tokens = from_params(config, random_params(config, 0)), stream_inputs(0, config, LENGTH)[0]
-    logits, _ = model(tokens)
-    scores, _ = model.score(tokens, {"tokens": tokens})
+    params, tokens = random_params(config, 0), stream_inputs(0, config, LENGTH)[0]
+    logits, _ = jax.jit(lambda params: from_params(config, params)(tokens))(params)
+    scores, _ = jax.jit(lambda params: from_params(config, params).score(tokens, {"tokens": tokens}))(params)
     losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(scores["tokens"].losses, losses, atol=1e-4)
     assert np.any(np.asarray(logits) != np.asarray(logits.astype(jnp.bfloat16), np.float32))
