@@ -18,7 +18,6 @@ from tests.laws.models import build, tiny
 SEGMENT, LENGTH, SIZE = 4, 22, 12  # 5 segments are written, 12 of their 20 tokens are entries
 DOCUMENT = np.random.default_rng(0).permutation(32)[:LENGTH].astype(np.int32)
 ROWS = [DOCUMENT[[7, 3]], DOCUMENT[[15, 9, 0, 1, 5, 8, 17, 20]], DOCUMENT[[2]]]
-FUSIONS = ("gated", "attention")
 EITHER = (pytest.param("gated", marks=pytest.mark.slow), "attention")  # the reads alone differ, not how they are added
 
 

@@ -55,7 +55,8 @@ class DocumentQuestionsConfig(ExamplesConfig):
     passages: int = 4
     """With `context="nearest"`: number of passages."""
     passage_words: int = 100
-    """With `context="nearest"`: maximum number of words of a passage, which consists of consecutive sentences."""
+    """With `context="nearest"`: maximum number of words of a passage, which consists of consecutive sentences. A longer
+    sentence is a passage of its own."""
     bm25_language: str | None = "english"
     """Language of the Snowball stemmer that BM25 applies to words; None: whole words."""
     prompt: str = f"{DOCUMENT}\nQuestion: {QUESTION}\nAnswer: "

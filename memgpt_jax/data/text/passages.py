@@ -14,9 +14,10 @@ BREAK = "\n\n"
 
 
 def passages(text: str, num_words: int) -> list[Span]:
-    """The spans of passages: consecutive sentences and lines with at most `num_words` words together.
+    """The spans of passages: consecutive sentences with at most `num_words` words together.
 
-    A longer sentence is a passage of its own. Raises `ValueError` if sentencex is not installed.
+    The end of a line ends a sentence. A longer sentence is a passage of its own. Raises `ValueError` if sentencex
+    is not installed.
     """
     lines = [(found.start(), found.end()) for found in re.finditer(r"[^\n]+", text)]
     parts = [(start + a, start + b) for start, end in lines for a, b in sentences(text[start:end])]
