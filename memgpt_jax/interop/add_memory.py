@@ -16,7 +16,7 @@ from memgpt_jax.config.model import BaseModelConfig, Fusion, ModelConfig
 from memgpt_jax.interop.adapters import ADDED_PARTS, head_parameters
 from memgpt_jax.interop.pretrained import with_origin
 from memgpt_jax.models.attention import SelfAttention, rotary_of
-from memgpt_jax.models.quantization import stored_bits
+from memgpt_jax.models.quantization import quantized_bits
 from memgpt_jax.ops.trees import named_leaves
 
 ATTENTION_MEMORY = KVMemoryConfig(qk_norm=False, writer_conv=1, gate_bias=4.0, evict="least_read", null_entry=False)
@@ -88,7 +88,7 @@ def add_memory(
         adapter_rank=adapter_rank,
     )
     base, key = models.to_params(model), jax.random.key(seed)
-    check(stored_bits(base) is None, "the model is quantised: add the memory first, then quantize it")
+    check(quantized_bits(base) is None, "the model is quantised: add the memory first, then quantize it")
     origin = getattr(model, "origin", None)
     if is_pair:
         params = base | {"decoder": with_base(config, base["decoder"], key)}

@@ -36,7 +36,8 @@ from memgpt_jax.interop.task_heads import has_task_head, with_task_head
 from memgpt_jax.interop.tensors import FLOATS, INTEGERS, Contents, open_tensors, write_tensors
 from memgpt_jax.interop.values import check_agreement, family_of, saved_config
 from memgpt_jax.models.model_functions import MODELS, AnyModel
-from memgpt_jax.models.quantization import loadable, stored_bits
+from memgpt_jax.models.quantization import loadable, quantized_bits
+from memgpt_jax.ops.quantized import Bits
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_FILES = r"model(-.*-of-.*)?\.safetensors(\.index\.json)?"
@@ -56,8 +57,8 @@ class Pretrained(NamedTuple):
     """Reads the parameters; errors as in `from_pretrained`."""
     origin: Origin | None
     """The settings that `save_pretrained` writes back; None for a model of this library."""
-    bits: int | None = None
-    """Bits per weight of a quantised model (`models.quantize`); None: it is float32."""
+    bits: Bits | None = None
+    """How the weights are quantised (`models.quantize`); None: they are float32."""
 
 
 def from_pretrained(
@@ -161,7 +162,7 @@ def save_pretrained(
         raise ValueError(f"{folder} holds a run (checkpoints/): choose another folder for the model")
     origin = getattr(model, "origin", None)
     params = loadable(models.to_params(model))
-    bits = stored_bits(params)
+    bits = quantized_bits(params)
     saved = saved_config(model.config, origin, tokenizer, as_ours=bits is not None)
     if bits is None:
         table = table_of(model.config, saved.family)

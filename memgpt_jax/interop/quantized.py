@@ -11,21 +11,22 @@ from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.interop.assembly import OURS, SHOWN
 from memgpt_jax.interop.tensors import Tensors
 from memgpt_jax.models.quantization import quantize_params
+from memgpt_jax.ops.quantized import BITS, Bits
 from memgpt_jax.ops.trees import named_leaves
 
 QUANTIZATION = "quantization_config"
 """The key of config.json; transformers has the same, and refuses this method."""
 
 
-def quantization_values(bits: int | None) -> dict[str, Any]:
-    """The entries of config.json for matrices of this number of bits; None: they are floats."""
+def quantization_values(bits: Bits | None) -> dict[str, Any]:
+    """The entries of config.json for matrices that are quantised so; None: they are floats."""
     return {} if bits is None else {QUANTIZATION: {"quant_method": OURS, "bits": bits}}
 
 
-def bits_of(values: dict[str, Any], path: Path) -> int | None:
+def bits_of(values: dict[str, Any], path: Path) -> Bits | None:
     """The inverse of `quantization_values`. Raises `ValueError` for a quantisation that is not of this library."""
     found = values.get(QUANTIZATION)
-    if isinstance(found, dict) and found.get("quant_method") == OURS and found.get("bits") in (8, 4):
+    if isinstance(found, dict) and found.get("quant_method") == OURS and found.get("bits") in BITS:
         return found["bits"]
     for name in (QUANTIZATION, "compression_config"):
         if values.get(name) is not None:
@@ -38,7 +39,7 @@ def quantized_tensors(params: models.Params) -> dict[str, np.ndarray]:
     return {_tensor(name): np.asarray(leaf) for name, leaf in named_leaves(params).items()}
 
 
-def quantized_params(config: BaseModelConfig, bits: int, tensors: Tensors, path: Path) -> models.Params:
+def quantized_params(config: BaseModelConfig, bits: Bits, tensors: Tensors, path: Path) -> models.Params:
     """The parameters from the tensors of a file: the inverse of `quantized_tensors`.
 
     Raises `ValueError`, which lists the tensors that are missing, unexpected or of a wrong shape.

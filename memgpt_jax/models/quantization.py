@@ -13,7 +13,7 @@ from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig
 from memgpt_jax.memory import resolved
 from memgpt_jax.models.model_functions import AnyModel, Params, from_params, to_params
-from memgpt_jax.ops.quantized import FEW_ROWS, FloatMatrix, StoredMatrix, quantize_matrix
+from memgpt_jax.ops.quantized import FEW_ROWS, Bits, FloatMatrix, StoredMatrix, check_bits, quantize_matrix
 from memgpt_jax.ops.trees import path_name
 from memgpt_jax.shapes import Array
 
@@ -24,14 +24,14 @@ KERNELS = re.compile(
 """The kernels that are quantised: projections of attention, feed-forward and memory, and the output. Gates,
 convolutions and controllers of memories, adapters, norms and biases are not."""
 EMBEDDING = "embedding"
-"""Token embeddings; also the output if it is tied. They always get 8 bits."""
+"""Token embeddings; also the output if it is tied. They get 8 bits where the projections have 4."""
 
 
 SameModel = TypeVar("SameModel", bound=AnyModel)
 
 
-def quantize(model: SameModel, bits: int | None = 8, *, state_bits: int | None = None) -> SameModel:
-    """A decoder whose large matrices are rounded to 8 bits with a scale per row, or to 4 with scales per 32 weights.
+def quantize(model: SameModel, bits: Bits | None = 8, *, state_bits: int | None = None) -> SameModel:
+    """A decoder whose large matrices are rounded to 8 bits, with a scale per row or per 32 weights, or to 4 bits.
 
     >>> small = mg.quantize(mg.from_pretrained(NAME))
 
@@ -44,11 +44,13 @@ def quantize(model: SameModel, bits: int | None = 8, *, state_bits: int | None =
 
     Args:
         model: the decoder, with or without a memory or adapters.
-        bits: 8, or 4 for the projections (embeddings and output have 8); None: the weights stay as they are.
+        bits: 8: a scale per row; "q8_0": 8 bits with a scale per 32 weights, as in GGUF files of `Q8_0`; 4: for the
+            projections, with scale and minimum per 32 weights (embeddings and output have 8); None: the weights stay
+            as they are.
         state_bits: 8; default: the state has the type of the model.
 
     Raises:
-        ValueError: there is nothing to round; `bits` or `state_bits` is another number; or the model is no decoder, or
+        ValueError: there is nothing to round; `bits` or `state_bits` is none of these; or the model is no decoder, or
             its weights have been quantised already.
     """
     check(bits is not None or state_bits is not None, "nothing to quantize: give bits, state_bits or both")
@@ -71,20 +73,27 @@ def with_state_bits(config: BaseModelConfig, bits: int) -> ModelConfig:
     return replace(config, window_bits=8, memory=memory)
 
 
-def quantize_params(config: BaseModelConfig, params: Params, bits: int) -> Params:
+def quantize_params(config: BaseModelConfig, params: Params, bits: Bits) -> Params:
     """`quantize` of parameters: matrices of `ops.quantized` in the places of arrays."""
     check(isinstance(config, ModelConfig), f"only decoders can be quantised, got a {type(config).__name__}")
-    check(bits in (8, 4), f"bits must be 8 or 4, got {bits!r}")
+    check_bits(bits)
     params = loadable(params)
-    check(stored_bits(params) is None, "the model has been quantised already")
-    large = ("output/", EMBEDDING)
-    return _with_matrices(params, lambda name, weights: quantize_matrix(weights, 8 if name.startswith(large) else bits))
+    check(quantized_bits(params) is None, "the model has been quantised already")
+    large = 8 if bits == 4 else bits
+
+    def make(name: str, weights: Array) -> StoredMatrix:
+        return quantize_matrix(weights, large if name.startswith(("output/", EMBEDDING)) else bits)
+
+    return _with_matrices(params, make)
 
 
-def stored_bits(params: Params) -> int | None:
-    """The smallest number of bits of a stored matrix, such as a quantised one; None: there is none."""
-    leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, StoredMatrix))
-    return min((leaf.bits for leaf in leaves if isinstance(leaf, StoredMatrix)), default=None)
+def quantized_bits(params: Params) -> Bits | None:
+    """The `bits` with which these parameters have been quantised; None: they have not.
+
+    With "q8_0" and 4, some matrices are those of 8.
+    """
+    found = {matrix.bits for matrix in _matrices(params)}
+    return next((bits for bits in (4, "q8_0", 8) if bits in found), None)
 
 
 def laid_out(config: BaseModelConfig, params: Params, rows: int) -> Params:
@@ -97,7 +106,7 @@ def laid_out(config: BaseModelConfig, params: Params, rows: int) -> Params:
     several = any(len(leaf.devices()) > 1 for leaf in jax.tree.leaves(params) if isinstance(leaf, Array))
     if not 1 < rows <= FEW_ROWS or jax.default_backend() != "cpu" or several or not isinstance(config, ModelConfig):
         return params
-    if stored_bits(params) is not None:
+    if _matrices(params):
         return params
     return _with_matrices(params, lambda name, weights: FloatMatrix(jnp.asarray(weights)))
 
@@ -111,6 +120,11 @@ def loadable(params: Params) -> Params:
         return leaf.values if path_name(path) == EMBEDDING else leaf.values.T
 
     return jax.tree.map_with_path(place, params, is_leaf=lambda leaf: isinstance(leaf, StoredMatrix))
+
+
+def _matrices(params: Params) -> list[StoredMatrix]:
+    leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, StoredMatrix))
+    return [leaf for leaf in leaves if isinstance(leaf, StoredMatrix)]
 
 
 def _with_matrices(params: Params, make: Callable[[str, Array], StoredMatrix]) -> Params:

@@ -10,10 +10,11 @@ from memgpt_jax.ops.fusion import gated_fusion, gated_modalities, joint_softmax
 from memgpt_jax.ops.graph import messages
 from memgpt_jax.ops.linear import flat_dot_general, matmul
 from memgpt_jax.ops.loss import Scores, cross_entropy, logit_scores
-from memgpt_jax.ops.quantized import Int4Matrix, Int8Matrix, quantize_matrix, stored_matmul
+from memgpt_jax.ops.quantized import Int4Matrix, Int8Groups, Int8Matrix, quantize_matrix, stored_matmul
 
 __all__ = [
     "Int4Matrix",
+    "Int8Groups",
     "Int8Matrix",
     "Scores",
     "attention",

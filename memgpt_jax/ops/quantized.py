@@ -1,11 +1,13 @@
 """Matrices that are stored by output, of 8 or 4 bits or floats, and their products with vectors of floats.
 
-    Int8Matrix  (W H)[n, k] ~ s[n] q[n, k]           q: -127 to 127;  one scale per row
-    Int4Matrix  W[n, k] ~ d[n, g] q[n, k] + m[n, g]  q: 0 to 15;  scale and minimum of each group g of 32 columns
-    FloatMatrix W[n, k]                              as it is
+    Int8Matrix   (W H)[n, k] ~ s[n] q[n, k]           q: -127 to 127;  one scale per row
+    Int8Groups   W[n, k] ~ d[n, g] q[n, k]            q: -127 to 127;  scale of each group g of 32 columns
+    Int4Matrix   W[n, k] ~ d[n, g] q[n, k] + m[n, g]  q: 0 to 15;  scale and minimum of each group g of 32 columns
+    FloatMatrix  W[n, k]                              as it is
 
-W [N, K] has one row per output: y = W x. An 8-bit product also rounds the vectors, (H x)[r, k] ~ t[r] a[r, k] with
-t[r] = max_k |(H x)[r, k]| / 127, so that its sums are of integers (Dettmers et al., "LLM.int8()", 2022, section 2.1):
+W [N, K] has one row per output: y = W x. The product of an `Int8Matrix` also rounds the vectors, (H x)[r, k] ~ t[r]
+a[r, k] with t[r] = max_k |(H x)[r, k]| / 127, so that its sums are of integers (Dettmers et al., "LLM.int8()", 2022,
+section 2.1):
 
     y[r, n] = s[n] t[r] sum_k q[n, k] a[r, k]
 
@@ -16,8 +18,8 @@ copy of W is made. Errors are at most half a step of each rounding, with W' = W 
 
     |y[r, n] - (W x)[r, n]| <= s[n] / 2 sum_k |x'[r, k]| + t[r] / 2 sum_k |W'[n, k]| + K s[n] t[r] / 4
 
-A product with 4 bits (`Q4_1` of GGUF, restored exactly) is one of floats, which restores a few rows of W at a time;
-|W[n, k] - W~[n, k]| <= d[n, g] / 2, and the rounding of d and m to float16.
+A product in groups is one of floats, which restores a few rows of W at a time; |W[n, k] - W~[n, k]| <= d[n, g] / 2, and
+the rounding of d and m to float16. The groups are those of GGUF files, `Q8_0` and `Q4_1`, which are restored exactly.
 
 Products have no gradient: differentiating them raises `ValueError`.
 """
@@ -26,7 +28,7 @@ import functools
 import math
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -37,20 +39,24 @@ from memgpt_jax.shapes import Array, Float, Float32
 BLOCKS = (64, 16, 4, 1)
 """Columns of a Hadamard matrix; the largest that divides K. Their square roots are powers of 2."""
 GROUP = 32
-"""Columns of a group of 4-bit weights."""
+"""Columns of a group of weights."""
 LARGEST_WIDTH = (2**31 - 1) // 127**2
 """Columns whose products of 8 bits always fit an int32."""
 FEW_ROWS = 64
 """Most vectors of which a `FloatMatrix` takes the product as W x^T."""
 RESTORED_ROWS = 64
-"""Most rows of a 4-bit matrix that are floats at a time."""
+"""Most rows of a matrix in groups that are floats at a time."""
+
+Bits = Literal[8, 4, "q8_0"]
+"""How the weights of a matrix are rounded: `Int8Matrix`, `Int4Matrix` or `Int8Groups`."""
+BITS: tuple[Bits, ...] = get_args(Bits)
 
 
 class StoredMatrix:
     """Base of the matrices here: `matrix[...]` is the matrix itself, `matrix[ids]` its rows as float32 [..., K]."""
 
-    bits: ClassVar[int]
-    """Bits of a weight; 32: it is not quantised."""
+    bits: ClassVar[Bits | None]
+    """How the weights are rounded; None: they are not."""
 
     def __getitem__(self, ids: Any) -> Any:
         return self if isinstance(ids, EllipsisType) else self.rows(ids)
@@ -85,9 +91,37 @@ class Int8Matrix(StoredMatrix):
         return sums.astype(jnp.float32) * scale[:, None] * self.scale[None]
 
 
+class GroupMatrix(StoredMatrix):
+    """Base of the matrices in groups, whose products restore a few rows at a time."""
+
+    values: Array  # q, [N, ...]
+
+    def product(self, x: Array) -> Array:
+        number = len(self.values)
+        size = max(size for size in range(1, RESTORED_ROWS + 1) if number % size == 0)
+        blocks = jax.tree.map(lambda leaf: leaf.reshape(number // size, size, *leaf.shape[1:]), self)
+        x = x.astype(jnp.float32)
+        y = jax.lax.map(lambda block: x @ block.rows(jnp.arange(size)).T, blocks)
+        return jnp.moveaxis(y, 0, 1).reshape(len(x), number)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class Int4Matrix(StoredMatrix):
+class Int8Groups(GroupMatrix):
+    """W[n, k] ~ d[n, g] q[n, k]."""
+
+    bits = "q8_0"
+    values: Array  # q, int8 [N, K]
+    scale: Array  # d, float16 [N, K / 32]
+
+    def rows(self, ids: Array) -> Array:
+        values, scale = self.values[ids].astype(jnp.float32), self.scale[ids].astype(jnp.float32)
+        return (values.reshape(*scale.shape, GROUP) * scale[..., None]).reshape(values.shape)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Int4Matrix(GroupMatrix):
     """W[n, k] ~ d[n, g] q[n, k] + m[n, g]; byte j of a row holds q[n, j] below q[n, K / 2 + j]."""
 
     bits = 4
@@ -102,21 +136,13 @@ class Int4Matrix(StoredMatrix):
         groups = values.reshape(*scale.shape[:-1], GROUP) * scale + minimum
         return groups.reshape(values.shape)
 
-    def product(self, x: Array) -> Array:
-        number = len(self.values)
-        size = max(size for size in range(1, RESTORED_ROWS + 1) if number % size == 0)
-        blocks = jax.tree.map(lambda leaf: leaf.reshape(number // size, size, *leaf.shape[1:]), self)
-        x = x.astype(jnp.float32)
-        y = jax.lax.map(lambda block: x @ block.rows(jnp.arange(size)).T, blocks)
-        return jnp.moveaxis(y, 0, 1).reshape(len(x), number)
-
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class FloatMatrix(StoredMatrix):
     """W itself. On CPU, W x^T for a few rows x is faster than x W^T, and than the product with W stored as [K, N]."""
 
-    bits = 32
+    bits = None
     values: Array  # [N, K]
 
     def rows(self, ids: Array) -> Array:
@@ -148,22 +174,32 @@ def round_rows(x: Float32[Array, "R K"]) -> tuple[Array, Array]:
     return jnp.clip(values, -127, 127).astype(jnp.int8), scale
 
 
+def check_bits(bits: object) -> None:
+    """Raises `ValueError` unless `bits` is one of `BITS`."""
+    if bits not in BITS:
+        raise ValueError(f"bits must be 8, 4 or 'q8_0', got {bits!r}")
+
+
 @functools.partial(jax.jit, static_argnums=1)
-def quantize_matrix(weights: Float32[Array, "N K"], bits: int) -> StoredMatrix:
-    """The nearest `Int8Matrix` of these scales, or `Int4Matrix`.
+def quantize_matrix(weights: Float32[Array, "N K"], bits: Bits) -> StoredMatrix:
+    """The nearest `Int8Matrix` (8), `Int8Groups` ("q8_0") or `Int4Matrix` (4) of these scales.
 
-    4 bits need a number of columns that 64 divides; other matrices get 8 bits.
+    4 bits need a number of columns that 64 divides, "q8_0" one that 32 divides; other matrices become `Int8Matrix`.
 
-    Raises `ValueError` for other numbers of bits, or more columns than an int32 can sum.
+    Raises `ValueError` for other `bits`, or more columns than an int32 can sum.
     """
-    if bits not in (8, 4):
-        raise ValueError(f"bits must be 8 or 4, got {bits}")
+    check_bits(bits)
     number, width = weights.shape
-    if bits == 8 or width % (2 * GROUP):
+    if bits == 8 or width % (2 * GROUP if bits == 4 else GROUP):
         if width > LARGEST_WIDTH:
             raise ValueError(f"a matrix of {width} columns cannot have 8 bits; the largest has {LARGEST_WIDTH}")
         return Int8Matrix(*round_rows(rotate(weights)))
     groups = weights.reshape(number, width // GROUP, GROUP)
+    if bits == "q8_0":
+        scale = (jnp.max(jnp.abs(groups), axis=-1) / 127).astype(jnp.float16)
+        step = scale.astype(jnp.float32)[..., None]
+        values = jnp.round(groups / jnp.where(step > 0, step, 1.0))
+        return Int8Groups(jnp.clip(values, -127, 127).astype(jnp.int8).reshape(number, width), scale)
     minimum = jnp.min(groups, axis=-1).astype(jnp.float16)
     low = minimum.astype(jnp.float32)
     scale = ((jnp.max(groups, axis=-1) - low) / 15).astype(jnp.float16)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from memgpt_jax.config.checks import check
+from memgpt_jax.ops.quantized import Bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,9 @@ class EngineSettings:
 class ServerSettings(EngineSettings):
     """The settings of a server."""
 
-    quantize: Literal[8, 4] | None = None
-    """Bits per weight to which the model is rounded; default: as it is saved."""
+    quantize: Bits | None = None
+    """Bits per weight to which the model is rounded; q8_0: 8 bits with a scale per 32 weights; default: as it is
+    saved."""
     state_bits: Literal[8] | None = None
     """Bits per key and value of windows and `kv` memories; default: as the model has been saved. Documents that were
     saved with other bits cannot be continued."""

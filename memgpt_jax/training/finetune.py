@@ -31,7 +31,7 @@ from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.models.model_functions import AnyModel
-from memgpt_jax.models.quantization import stored_bits
+from memgpt_jax.models.quantization import quantized_bits
 from memgpt_jax.ops.trees import named_leaves
 from memgpt_jax.training.loop import train as train_run
 
@@ -195,7 +195,7 @@ def finetune(
 def _saved(model: AnyModel, tokenizer: Tokenizer, workdir: Path) -> Path:
     """The folder `base` of the run with a model in memory. Raises `ValueError` if it holds another one."""
     base, params = workdir / "base", models.to_params(model)
-    check(stored_bits(params) is None, "model is quantised and cannot be trained: train the model itself")
+    check(quantized_bits(params) is None, "model is quantised and cannot be trained: train the model itself")
     if not (base / "config.json").is_file():
         before = _started_from(workdir)
         check(before is None, OTHER_MODEL.format(shown(workdir), repr(before)))

@@ -11,6 +11,8 @@ from safetensors.numpy import save_file
 import memgpt_jax as mg
 from memgpt_jax import models
 from memgpt_jax.data import read_tokenizer
+from memgpt_jax.models.quantization import quantize_params
+from memgpt_jax.ops import Int8Groups
 from tests.references import foreign
 
 gguf = pytest.importorskip("gguf")
@@ -167,6 +169,20 @@ def test_quantised_weights(kind, tmp_path):
     expected, got = (models.to_params(mg.from_pretrained(source)) for source in (tmp_path, path))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, expected)
     assert max(np.abs(blocks[name] - array).max() for name, array in tensors.items()) > 1e-4  # something was lost
+    if kind == "Q8_0":
+        assert_kept(got)
+
+
+def assert_kept(params):
+    """`mg.quantize` with "q8_0" restores exactly the matrices of these parameters."""
+    config = mg.ModelConfig(vocab_size=64, memory=mg.NoMemoryConfig())
+    small = quantize_params(config, params, "q8_0")
+    matrices = jax.tree.leaves(small, is_leaf=lambda leaf: isinstance(leaf, Int8Groups))
+    pairs = [pair for pair in zip(jax.tree.leaves(params), matrices, strict=True) if isinstance(pair[1], Int8Groups)]
+    assert len(pairs) == 5  # two of attention, two of the feed-forward layer, the embeddings
+    for array, matrix in pairs:
+        rows = np.asarray(matrix[np.arange(len(matrix.values))])
+        assert any(np.array_equal(rows, side) for side in (array, array.T))
 
 
 def test_the_factors_of_llama_3_are_recognised(tmp_path):

@@ -14,7 +14,7 @@ from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.generation.decode import Decoding, advance
 from memgpt_jax.generation.sampling import Sampling
 from memgpt_jax.interop.pretrained import describe
-from memgpt_jax.models.quantization import laid_out, loadable, quantize_params, stored_bits
+from memgpt_jax.models.quantization import laid_out, loadable, quantize_params, quantized_bits
 from memgpt_jax.ops.trees import named_leaves, tree_bytes
 from memgpt_jax.training.pretrained import pretrained_start
 
@@ -37,7 +37,7 @@ def model() -> mg.MemGPT:
     return mg.from_params(CONFIG, jax.jit(mg.functional(CONFIG).init)(jax.random.key(0)))
 
 
-@pytest.fixture(scope="module", params=[8, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[8, "q8_0", pytest.param(4, marks=pytest.mark.slow)])
 def quantized(request, model) -> mg.MemGPT:
     return mg.quantize(model, request.param)
 
@@ -89,7 +89,7 @@ def test_any_cut_gives_the_same_logits_and_state(quantized, model):
     """Up to activations that are rounded to the other side; one row of a product does not depend on the others."""
     whole, cut, before = read(quantized, 8), read(quantized, *[1] * 8), read(model, 8)
     error = np.std(whole[0] - before[0])
-    assert 0 < error < 0.3 * np.std(before[0])
+    assert 0 < error < (0.02 if quantized_bits(mg.to_params(quantized)) == "q8_0" else 0.3) * np.std(before[0])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02), cut, whole)
 
 
@@ -103,15 +103,15 @@ def loop_bytes(params, config):
     return lowered.compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("bits", [8, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bits", [8, *(pytest.param(bits, marks=pytest.mark.slow) for bits in ("q8_0", 4))])
 def test_the_decoding_loop_holds_no_float_copy_of_the_weights(bits):
     config = mg.ModelConfig(
         vocab_size=257, d_model=256, num_layers=2, num_heads=4, window_size=4, memory=mg.NoMemoryConfig()
     )
     shapes = mg.functional(config).param_shapes()
     params = jax.eval_shape(lambda params: quantize_params(config, params, bits), shapes)
-    assert tree_bytes(params) < 0.27 * tree_bytes(shapes)
-    whole = tree_bytes(params if bits == 8 else shapes)  # 4 bits restore 64 rows at a time, much in so small a model
+    assert tree_bytes(params) < 0.29 * tree_bytes(shapes)
+    whole = tree_bytes(params if bits == 8 else shapes)  # groups restore 64 rows at a time, much in so small a model
     assert loop_bytes(params, config) < 0.1 * whole
 
 
@@ -141,14 +141,14 @@ def test_it_is_saved_and_read(quantized, tmp_path):
         mg.quantize(again)
     (tmp_path / "SHA256SUMS").unlink()
     values = json.loads((tmp_path / "config.json").read_text())
-    values["quantization_config"]["bits"] = 12 - values["quantization_config"]["bits"]
+    values["quantization_config"]["bits"] = 8 if values["quantization_config"]["bits"] == 4 else 4
     (tmp_path / "config.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"do not fit their config:\n  .*kernel"):
         describe(tmp_path).params()
 
 
 def test_what_cannot_be_quantised(model):
-    with pytest.raises(ValueError, match="bits must be 8 or 4, got 16"):
+    with pytest.raises(ValueError, match="bits must be 8, 4 or 'q8_0', got 16"):
         mg.quantize(model, 16)
     with pytest.raises(ValueError, match="only decoders can be quantised, got a EncoderConfig"):
         quantize_params(mg.EncoderConfig(vocab_size=9), {}, 8)
@@ -164,7 +164,7 @@ def test_matrices_by_output_change_nothing_but_rounding(tied):
     config = dataclasses.replace(CONFIG, tie_embeddings=tied)
     params = jax.jit(mg.functional(config).init)(jax.random.key(1))
     stored = laid_out(config, params, 2)
-    assert stored_bits(stored) == 32 and laid_out(config, params, 1) is params
+    assert quantized_bits(stored) is None and laid_out(config, params, 1) is params
     assert laid_out(config, stored, 2) is stored
     for length in (1, 40):  # 2 and 80 vectors
         tokens = np.random.default_rng(length).integers(257, size=(2, length))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memgpt_jax.ops import cross_entropy, matmul, quantized
+from memgpt_jax.ops import Int8Matrix, cross_entropy, matmul, quantized
 from tests.references import quantized as reference
 
 random = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def test_one_large_channel_leaves_the_others_their_precision():
     assert np.std(got - want) < 0.07 * np.std(want)  # 0.12 without H
 
 
-@pytest.mark.parametrize("bits, share", [(8, 4.0), (4, 0.505)])
+@pytest.mark.parametrize("bits, share", [(8, 4.0), ("q8_0", 0.505), (4, 0.505)])
 def test_rows_are_restored_within_half_a_step(bits, share):
     """H sums 64 errors of half a step, divided by 8."""
     weights, ids = normal(9, 128), jnp.array([[3, 0], [8, 3]])
@@ -59,7 +59,7 @@ def test_rows_are_restored_within_half_a_step(bits, share):
     step = matrix.scale[:, None] if bits == 8 else jnp.repeat(matrix.scale, 32, axis=1).astype(jnp.float32)
     assert (np.abs(matrix[ids] - weights[ids]) <= share * step[ids]).all()
     assert matrix[...] is matrix
-    assert matrix.values.nbytes == 9 * 128 * bits // 8
+    assert matrix.values.nbytes == 9 * 128 * (4 if bits == 4 else 8) // 8
 
 
 def test_groups_of_a_gguf_file_are_restored_exactly():
@@ -73,6 +73,30 @@ def test_groups_of_a_gguf_file_are_restored_exactly():
     x = normal(3, 128)
     np.testing.assert_allclose(stored_matmul(x, matrix), x @ weights.T, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(quantize_matrix(jnp.ones((2, 64)), 4)[jnp.arange(2)], np.ones((2, 64)))
+
+
+def test_groups_of_8_bits_of_a_gguf_file_are_restored_exactly():
+    """Q8_0: each group has a weight at -127 or 127; the vectors of a product are not rounded."""
+    values = random.integers(-127, 128, (70, 3, 32))
+    values[..., 9] = random.choice([-127, 127], (70, 3))
+    scale = random.uniform(1e-4, 0.1, (70, 3, 1)).astype(np.float16)
+    weights = (values * scale.astype(np.float32)).reshape(70, 96)
+    weights[5] = 0.0
+    matrix = quantize_matrix(weights, "q8_0")
+    np.testing.assert_array_equal(matrix[jnp.arange(70)], weights)
+    x = normal(3, 96)
+    np.testing.assert_allclose(stored_matmul(x, matrix), x @ weights.T, rtol=1e-4, atol=1e-4)
+    assert isinstance(quantize_matrix(normal(4, 48), "q8_0"), Int8Matrix)
+
+
+@pytest.mark.parametrize("bits", ["q8_0", 4])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_group_that_is_not_finite_stays_so(bits, value):
+    weights = normal(3, 64)
+    weights[1, 40] = value
+    got = np.asarray(quantize_matrix(weights, bits)[jnp.arange(3)])
+    assert not np.isfinite(got[1, 32:]).any() and np.isfinite(np.delete(got, 1, axis=0)).all()
+    assert np.isfinite(got[1, :32]).all()
 
 
 def test_rows_that_are_0_or_not_finite():
@@ -98,7 +122,7 @@ def test_what_cannot_be_done():
     matrix = quantize_matrix(normal(4, 64), 8)
     with pytest.raises(ValueError, match="no gradient: train the model first"):
         jax.grad(lambda x: jnp.sum(stored_matmul(x, matrix)))(jnp.ones((2, 64)))
-    with pytest.raises(ValueError, match="bits must be 8 or 4, got 5"):
-        quantize_matrix(normal(4, 64), 5)
+    with pytest.raises(ValueError, match="bits must be 8, 4 or 'q8_0', got 5"):
+        quantized.check_bits(5)
     with pytest.raises(ValueError, match="133145 columns cannot have 8 bits; the largest has 133144"):
         jax.eval_shape(lambda w: quantized.quantize_matrix(w, 8), jax.ShapeDtypeStruct((2, 133145), np.float32))

@@ -15,10 +15,12 @@ from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.text import document_losses
 from memgpt_jax.interop import from_pretrained
 from memgpt_jax.models.quantization import quantize_params, with_state_bits
+from memgpt_jax.ops.quantized import Bits
 from memgpt_jax.ops.trees import tree_bytes
 from memgpt_jax.studies.benchmark.decoding import decoding_case
 from memgpt_jax.studies.benchmark.interleaving import interleave
 
+NAMES: dict[Bits, str] = {8: "8 bits", "q8_0": "8 bits in groups", 4: "4 bits"}
 CALL = 512
 """Approximate tokens of a call that scores the text."""
 
@@ -27,19 +29,19 @@ def quantized_rows(
     source: str,
     text: str,
     *,
-    bits: Sequence[int],
+    bits: Sequence[Bits],
     state_bits: int | None,
     rows: Sequence[int],
     context: int,
     window: int | None,
     rounds: int,
 ) -> list[dict[str, Any]]:
-    """A row for a decoder in float32, and one for each number of bits.
+    """A row for a decoder in float32, and one for each of `bits`.
 
     Args:
         source: the model, as in `from_pretrained`.
         text: a document; its bits per byte are measured.
-        bits: numbers of bits per weight.
+        bits: as in `models.quantize`.
         state_bits: also a row for float32 weights with states of this number of bits; None: no such row.
         rows: numbers of rows that are decoded together, after `context` tokens; all forms are timed in turns.
         context: tokens read before decoding.
@@ -51,7 +53,7 @@ def quantized_rows(
     config, tokenizer = instance_of(model.config, ModelConfig, "the model"), load_tokenizer(source)
     params = models.to_params(model)
     forms = {"float32": (config, params)}
-    forms |= {f"{number} bits": (config, quantize_params(config, params, number)) for number in bits}
+    forms |= {NAMES[form]: (config, quantize_params(config, params, form)) for form in bits}
     if state_bits is not None:
         forms[f"float32, states of {state_bits} bits"] = with_state_bits(config, state_bits), params
     found: dict[str, dict[str, Any]] = {name: {"weights": name} for name in forms}

@@ -41,6 +41,7 @@ from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import Compression
 from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.ops.quantized import Bits
 from memgpt_jax.pipelines.base import load
 from memgpt_jax.studies import benchmark
 from memgpt_jax.studies.benchmark import Case
@@ -107,7 +108,7 @@ class QuantizedArguments:
 
     model: tyro.conf.Positional[str]
     """Folder, GGUF file or name of a decoder."""
-    bits: tuple[Literal[8, 4], ...] = (8, 4)
+    bits: tuple[Bits, ...] = (8, 4)
     """Bits per weight that are compared with float32."""
     state_bits: Literal[8] | None = None
     """Also float32 weights with this number of bits per key and value of windows and memories."""
