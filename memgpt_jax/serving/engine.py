@@ -17,8 +17,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.generation.document import Document, continued, new_document
-from memgpt_jax.generation.pieces import result_of
-from memgpt_jax.generation.prefill import begin, piece_sizes, prefill_pieces
+from memgpt_jax.generation.prefill import begin, prefill_pieces
 from memgpt_jax.generation.prompts import checked_ids
 from memgpt_jax.generation.sampling import NOT_FINITE, can_be_chosen_from
 from memgpt_jax.generation.text import AnswerText, ids_of_text
@@ -26,9 +25,9 @@ from memgpt_jax.models import ModelState, Params
 from memgpt_jax.serving.prefixes import Prefixes
 from memgpt_jax.serving.prompt_scores import score_pieces
 from memgpt_jax.serving.requests import Answer, BusyError, CancelledError, FailedError, Finished, Read, Request, Token
-from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import EngineSettings
 from memgpt_jax.serving.slots import Slots, empty, extract, insert, new_row, step, with_active, write_segment
+from memgpt_jax.serving.warm_up import compile_programs
 from memgpt_jax.serving.work import Work, one_piece
 
 logger = logging.getLogger(__name__)
@@ -82,7 +81,9 @@ class Engine:
 
     def start(self) -> None:
         """Compile all programs and begin to work. Blocks until then."""
-        self._warm_up()
+        config, slots = self.config, self.placed(empty(self.config, self.settings.slots))
+        state, piece_length = self.placed(self.new_document().state), self.settings.piece_length
+        self._slots = compile_programs(config, self.params, state, slots, piece_length, self.no_logits)
         self._thread.start()
 
     def stop(self) -> None:
@@ -470,26 +471,6 @@ class Engine:
         requests += [answer.request for answer in self._answers if answer is not None]
         for request in {id(request): request for request in requests}.values():
             request.deliver(failure)
-
-    def _warm_up(self) -> None:
-        """Compile every program that a request can need, by running it."""
-        segment, config = self.config.segment_length, self.config
-        state = self.placed(self.new_document().state)
-        last = result_of(self._pieces([0] * (segment - 1), state)) if segment > 1 else state
-        for size in piece_sizes(config, self.settings.piece_length):  # at a boundary, and across one
-            for start in (state, last):
-                result_of(self._pieces([0] * size, start))
-        result_of(score_pieces(config, self.params, [0, 0], state, 0))
-        self._slots = self.placed(empty(config, self.settings.slots))
-        state = begin(config, self.params, state)
-        row = new_row(config, state, 0, np.zeros(config.vocab_size, bool), Options().row(0, config.vocab_size))
-        self._slots = insert(self._slots, np.int32(0), row)
-        chosen, self._slots = step(config, self.params, self._slots)
-        assert self._slots is not None
-        self._slots = write_segment(config, self.params, self._slots, np.int32(0))
-        jax.block_until_ready((chosen, self._slots))
-        jax.block_until_ready(extract(self._slots.state, np.int32(0)))
-        self._slots = with_active(self._slots, self._active)
 
 
 def _offset(state: ModelState) -> int:

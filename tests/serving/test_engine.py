@@ -3,19 +3,21 @@
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
 import memgpt_jax as mg
+from memgpt_jax.serving import inspection
 from memgpt_jax.serving.app import hangs
 from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.requests import BusyError, CancelledError, FailedError, Request
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import EngineSettings
 from tests.laws.rereading import ids
-from tests.serving.conftest import Asked, until
+from tests.serving.conftest import Asked, running, until
 
 START = 256
 OPTIONS = [
@@ -278,6 +280,18 @@ def test_the_end_of_the_engine_is_told_to_all(tiny, monkeypatch):
     for use in (lambda: engine.call(list), lambda: Asked(engine, ids(9))):
         with pytest.raises(FailedError, match="no memory"):
             use()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("positions", [3, 5])
+def test_a_model_with_few_learned_positions_is_served(tiny, positions):
+    """Fewer than the tokens of a segment, or one more: pieces are longer."""
+    config = replace(tiny.config, position="learned", num_positions=positions)
+    model = (config, mg.functional(config).init(jax.random.key(0)))
+    for engine in running(tiny, *model):
+        inspection.warm_up(engine)
+        asked = Asked(engine, [7], max_new_tokens=1).result()
+        assert asked.ids == mg.generate(model, [[START, 7]], max_new_tokens=1, temperature=0.0).ids[:, 2:].tolist()
 
 
 def test_work_of_others_is_done_between_the_steps(engine):
