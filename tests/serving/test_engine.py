@@ -261,7 +261,6 @@ def test_an_error_while_an_answer_is_begun_or_continued_ends_that_answer_alone(e
 def test_the_end_of_the_engine_is_told_to_all(tiny, monkeypatch):
     """To what it works on, to what waits, and to what comes later."""
     engine = Engine(tiny.config, tiny.params, tiny.tokenizer, EngineSettings(slots=1, piece_length=4))
-    engine._warm_up()
     asked = [Asked(engine, ids(9), max_new_tokens=9999) for _ in range(3)]
     late = []
 
@@ -270,7 +269,7 @@ def test_the_end_of_the_engine_is_told_to_all(tiny, monkeypatch):
         raise MemoryError("no memory")
 
     monkeypatch.setattr(engine, "_step", failing)
-    engine._thread.start()
+    engine.start()
     engine._thread.join(60)
     for each in [*asked, late[0]]:
         with pytest.raises(FailedError, match="no memory"):
