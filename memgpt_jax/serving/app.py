@@ -95,10 +95,11 @@ def create_app(service: Service) -> FastAPI:
 
 
 async def check_query(http: Request) -> None:
-    """Raise `ApiError` for a query parameter of the API, which has none: it would be ignored."""
-    if http.url.path.startswith("/v1/") and http.query_params:
-        name = next(iter(http.query_params))[:200]
-        raise ApiError(f"there is no query parameter {name!r}", code="unknown_parameter", param=name)
+    """Raise `ApiError` for a query parameter of the API that its endpoint does not have: it would be ignored."""
+    known = {parameter.alias for parameter in http.scope["route"].dependant.query_params}
+    name = next((name for name in http.query_params if name not in known), None)
+    if http.url.path.startswith("/v1/") and name is not None:
+        raise ApiError(f"there is no query parameter {name[:200]!r}", code="unknown_parameter", param=name[:200])
 
 
 async def _sweep(service: Service) -> None:

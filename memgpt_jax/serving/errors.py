@@ -90,7 +90,7 @@ def as_api_error(error: BaseException) -> ApiError:
 
 
 def _of_validation(error: RequestValidationError) -> ApiError:
-    """The first problem of a body, without the values in it."""
+    """The first problem of a body or a query, without the values in it."""
     first = ("unsupported_parameter", "unsupported_part")  # others may say that it is not of another valid form
     problems = [problem for problem in error.errors() if problem["type"] in first] or error.errors()
     problem = problems[0]
@@ -105,7 +105,7 @@ def _of_validation(error: RequestValidationError) -> ApiError:
 
 
 def _place(problem: dict[str, Any]) -> str:
-    """The field of a problem, such as messages.0.content; "" for the whole body.
+    """The field of a problem, such as messages.0.content, or a query parameter; "" for the whole body.
 
     Of the parts of `loc`, the numbers in lists and the names of fields: neither the types that a value may have, nor
     keys of the client.
@@ -113,6 +113,8 @@ def _place(problem: dict[str, Any]) -> str:
     if problem["type"] == "json_invalid":  # the place in the text
         return ""
     parts = problem["loc"][1:]
+    if problem["loc"][0] == "query":
+        return parts[0]
     is_unknown = problem["type"] == "extra_forbidden"
     kept = [part for part in parts[:-1] if isinstance(part, int) or part in FIELDS]
     kept += [part for part in parts[-1:] if isinstance(part, int) or part in FIELDS or is_unknown]

@@ -4,9 +4,9 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response as HttpResponse
 
 from memgpt_jax.serving.chat import Message
@@ -75,11 +75,23 @@ async def get(id: str, http: Request) -> dict[str, Any]:
 
 
 @router.get("/v1/responses/{id}/input_items")
-async def items(id: str, http: Request) -> dict[str, Any]:
-    """What a response was asked."""
+async def items(
+    id: str,
+    http: Request,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: str | None = None,
+) -> dict[str, Any]:
+    """What a response was asked, the last item first: `limit` items in this order, which follow the item `after`."""
     found = (await _entry(id, http)).items
-    ends = {"first_id": found[0]["id"], "last_id": found[-1]["id"]} if found else {"first_id": None, "last_id": None}
-    return {"object": "list", "data": found, "has_more": False} | ends
+    found = found if order == "asc" else found[::-1]
+    places = {item["id"]: place for place, item in enumerate(found)}
+    if after is not None and after not in places:
+        raise ApiError("after is no item of this response", code="invalid_value", param="after")
+    start = 0 if after is None else places[after] + 1
+    page = found[start : start + limit]
+    ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {"first_id": None, "last_id": None}
+    return {"object": "list", "data": page, "has_more": start + limit < len(found)} | ends
 
 
 @router.delete("/v1/responses/{id}")

@@ -49,6 +49,29 @@ def test_a_chain_of_responses_is_one_dialogue(client):
     assert item["content"][0]["text"] == TURNS[1]
 
 
+def test_input_items_come_in_pages(client):
+    """The last item first, as in OpenAI's API."""
+    messages = [{"role": "user", "content": text} for text in "abcde"]
+    path = f"/v1/responses/{client.post('/v1/responses', json={'input': messages}).json()['id']}/input_items"
+
+    def page(**query):
+        found = client.get(path, params=query).json()
+        texts = "".join(item["content"][0]["text"] for item in found["data"])
+        ids = [item["id"] for item in found["data"]] or [None]
+        assert (found["first_id"], found["last_id"]) == (ids[0], ids[-1])
+        return texts, found["has_more"], ids[-1]
+
+    assert page()[:2] == ("edcba", False) and page(order="asc", limit=5)[:2] == ("abcde", False)
+    read, more, after = page(limit=2)
+    while more:
+        texts, more, after = page(limit=2, after=after)
+        read += texts
+    assert read == "edcba" and page(after=after) == ("", False, None)
+    for query in ({"limit": 0}, {"limit": 101}, {"limit": "x"}, {"order": "up"}, {"after": "msg_0"}):
+        answer = client.get(path, params=query)
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == next(iter(query))
+
+
 def test_a_response_in_events(client):
     body = {"input": TURNS[0], "temperature": 0, "stream": True}
     answer = client.post("/v1/responses", json=body)

@@ -80,7 +80,9 @@ def test_a_body_that_is_no_json_has_no_field(client):
     assert error["param"] is None and "JSON" in error["message"]
 
 
-@pytest.mark.parametrize("path", ["responses/resp_1?stream=true", "responses/resp_1/input_items?limit=1", "models?x=1"])
+@pytest.mark.parametrize(
+    "path", ["responses/resp_1?stream=true", "responses/resp_1/input_items?before=1", "models?x=1"]
+)
 def test_query_parameters_are_refused(client, path):
     error = refused(client.get(f"/v1/{path}"), "unknown_parameter")
     assert error["param"] == path.split("?")[1].split("=")[0]

@@ -110,6 +110,9 @@ def test_the_openai_client(live):
             last = list(stream)[-1]
         assert last.response.output[0].content[0].text == second.output_text
         assert client.responses.retrieve(first.id).output_text == first.output_text
+        several = client.responses.create(model="tiny", input=messages * 3, temperature=0, max_output_tokens=1)
+        items = list(client.responses.input_items.list(several.id, limit=2))  # the client asks for both pages
+        assert [item.content[0].text for item in items] == ["Hi"] * 3 and len({item.id for item in items}) == 3
         for found in (completion, chat, first, second):  # no field is missing or of another type
             type(found).model_validate_json(found.model_dump_json(exclude_unset=True), strict=True)
         vectors = client.embeddings.create(model="tiny", input=["a", "b"]).data
