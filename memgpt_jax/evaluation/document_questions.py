@@ -27,7 +27,8 @@ from memgpt_jax.evaluation.metrics.texts import (
 )
 from memgpt_jax.evaluation.row_losses import row_losses
 from memgpt_jax.generation.citations import check_citable, question_weights, sources
-from memgpt_jax.generation.questions import answer_prompts, read_document
+from memgpt_jax.generation.decode import take_rows
+from memgpt_jax.generation.questions import answer_prompts, read_documents
 from memgpt_jax.models import ModelState
 from memgpt_jax.models.quantization import laid_out
 
@@ -91,24 +92,26 @@ def evaluate_document_questions(
     """Answer the questions of a split, and compare the answers with the references.
 
     Documents are cut to `evaluation.max_tokens` tokens; `evaluation.batch_size` questions are answered at the same
-    time.
+    time, and documents that have no more questions together are read at the same time.
 
     Raises `ValueError` if a loss is NaN or infinite, or a library is not installed.
     """
     check_document_questions(config, task)
-    reader, answers, losses, timings, cited = Reader(config, params, task), [], [], [], []
+    reader, written, losses, cited = Reader(config, params, task), [], [], []
     documents = task.documents[: config.evaluation.max_documents]
-    for number, document in enumerate(track(documents, "documents")):
-        state = reader.read(document)
-        losses.append(reader.losses(document, state))
-        answers.append(reader.answers(document, state))
+    for group in track(_groups(documents, config.evaluation.batch_size), "groups of documents"):
+        state = reader.read(group)
+        losses.append(reader.losses(group, state))
+        answers = reader.answers(group, state)
+        written += answers
         if task.config.cite:
-            cited += reader.citations(document, state, answers[-1])
-        if number < (task.config.read_again or 0):
-            timings.append(reader.timing(document))
+            for row, document in enumerate(group):
+                own, answers = answers[: len(document.questions)], answers[len(document.questions) :]
+                cited += reader.citations(document, take_rows(state, [row]), own)
+    again = documents[: task.config.read_again or 0]
+    timings = [reader.timing(document) for document in track(again, "documents read again")]
     nats = np.concatenate(losses)
     references = [question.answers for document in documents for question in document.questions]
-    written = [text for texts in answers for text in texts]
     scores = text_scores(task.config.metrics, written, references)
     found = text_metrics(task.config.metrics, written, references, scores)
     result = DocumentQuestionsResult(
@@ -121,7 +124,7 @@ def evaluate_document_questions(
     if (by_length := _by_length(task, [_as_read(config, task, each) for each in documents], scores)) is not None:
         result["by_length"] = by_length
     if timings:
-        number = sum(len(document.questions) for document in documents[: len(timings)])
+        number = sum(len(document.questions) for document in again)
         result["seconds_per_question"] = sum(timing.once for timing in timings) / number
         result["seconds_per_question_read_again"] = sum(timing.again for timing in timings) / number
         result["same_answers"] = sum(timing.same for timing in timings) / number
@@ -130,6 +133,17 @@ def evaluate_document_questions(
         result["source_chance"] = sum(citation.share for citation in cited) / len(cited)
         result["source_questions"] = len(cited)
     return result
+
+
+def _groups(documents: Sequence[Document], most: int) -> list[list[Document]]:
+    """Consecutive documents, in groups of at most `most` questions; a document with more is a group."""
+    groups: list[list[Document]] = []
+    for document in documents:
+        if groups and sum(len(each.questions) for each in [*groups[-1], document]) <= most:
+            groups[-1].append(document)
+        else:
+            groups.append([document])
+    return groups
 
 
 def _evidence(task: DocumentQuestionsTask, document: Document, question: int) -> list[Span] | None:
@@ -197,24 +211,26 @@ class Reader:
         self.model = instance_of(config.model, ModelConfig, "model")
         self.params = laid_out(self.model, params, self.settings.batch_size)
 
-    def read(self, document: Document) -> ModelState:
-        """The state after a document, one row."""
-        return read_document(self.model, self.params, self._ids(document))
+    def read(self, documents: Sequence[Document]) -> ModelState:
+        """The state after documents, a row each."""
+        return read_documents(self.model, self.params, [self._ids(document) for document in documents])
 
     def _ids(self, document: Document) -> np.ndarray:
         return self.task.tokens.document(document.text, self.settings.max_tokens)
 
-    def answers(self, document: Document, state: ModelState | None) -> list[str]:
-        """The answers to all questions from the state after the document; None: each question reads the document."""
-        prompts = [self.task.tokens.question(question.text) for question in document.questions]
+    def answers(self, documents: Sequence[Document], state: ModelState | None) -> list[str]:
+        """The answers to all questions from the state after the documents; None: each question reads its document."""
+        asked = [(row, question) for row, document in enumerate(documents) for question in document.questions]
+        prompts = [self.task.tokens.question(question.text) for _, question in asked]
         if state is None:
-            before = self._ids(document)
-            prompts = [np.concatenate([before, prompt]) for prompt in prompts]
+            before = [self._ids(document) for document in documents]
+            prompts = [np.concatenate([before[row], prompt]) for (row, _), prompt in zip(asked, prompts, strict=True)]
         return answer_prompts(
             (self.model, self.params),
             self.task.tokens,
             prompts,
             state,
+            [row for row, _ in asked],
             rows=self.settings.batch_size,
             max_new_tokens=self.task.config.max_new_tokens,
             repetition_penalty=self.task.config.repetition_penalty,
@@ -239,14 +255,16 @@ class Reader:
 
     def timing(self, document: Document) -> Timing:
         """The seconds of both ways, after a first run that compiles."""
-        once, forked = _timed(lambda: self.answers(document, self.read(document)))
-        again, read_again = _timed(lambda: self.answers(document, None))
+        once, forked = _timed(lambda: self.answers([document], self.read([document])))
+        again, read_again = _timed(lambda: self.answers([document], None))
         return Timing(once, again, sum(a == b for a, b in zip(forked, read_again, strict=True)))
 
-    def losses(self, document: Document, state: ModelState) -> np.ndarray:
-        """The losses of the tokens of all first references, [targets] float32, from the state after the document."""
-        rows = [self.task.tokens.after_document(q.text, q.answers[0]) for q in document.questions]
-        return np.concatenate(row_losses(self.config.model, self.params, self.settings, rows, state=state))
+    def losses(self, documents: Sequence[Document], state: ModelState) -> np.ndarray:
+        """The losses of the tokens of all first references, [targets] float32, from the state after the documents."""
+        asked = [(row, question) for row, document in enumerate(documents) for question in document.questions]
+        rows = [self.task.tokens.after_document(question.text, question.answers[0]) for _, question in asked]
+        of = [row for row, _ in asked]
+        return np.concatenate(row_losses(self.config.model, self.params, self.settings, rows, state=state, of=of))
 
 
 def _timed(call: Callable[[], Value]) -> tuple[float, Value]:

@@ -10,7 +10,7 @@ from memgpt_jax.config.experiment import EvaluationConfig
 from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data.examples.pair_tokens import source_inputs
 from memgpt_jax.evaluation.scoring import check_finite, score_chunk
-from memgpt_jax.generation.decode import fork
+from memgpt_jax.generation.decode import take_rows
 from memgpt_jax.generation.prefill import power_of_two
 from memgpt_jax.models import ModelState
 
@@ -25,6 +25,7 @@ def row_losses(
     rows: Sequence[Row],
     source_length: int | None = None,
     state: ModelState | None = None,
+    of: Sequence[int] | None = None,
     head: str = "tokens",
 ) -> list[np.ndarray]:
     """The losses -ln p of the targets with a weight, in nats, one float32 array for each row.
@@ -39,7 +40,8 @@ def row_losses(
         rows: the rows.
         source_length: largest number of tokens of the sources, which an encoder reads in the first call; None: there
             are none.
-        state: a state of one row, which every row continues; default: rows are documents of their own.
+        state: a state; default: rows are documents of their own.
+        of: the row of `state` that each row continues; default: the first.
         head: the head of the model that is scored.
 
     Raises:
@@ -53,7 +55,11 @@ def row_losses(
         places = order[start : start + size]
         group = [rows[index] for index in places]
         chunk = min(settings.chunk_length, -(-len(group[0]["tokens"]) // segment) * segment)
-        carried = models.functional(model).init_state(size) if state is None else fork(state, size)
+        if state is None:
+            carried = models.functional(model).init_state(size)
+        else:
+            of_group = [0 if of is None else of[index] for index in places]
+            carried = take_rows(state, of_group + [0] * (size - len(group)))
         sources = {}
         if source_length is not None:
             sources = source_inputs([row["source"] for row in group], size, source_length)

@@ -1,10 +1,12 @@
 """Decoding one token at a time in one compiled loop, in which the memory is read and written."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
 from memgpt_jax import models
@@ -37,6 +39,11 @@ class Prefilled(NamedTuple):
     limit: Int32[Array, "B"]  # largest number of new tokens
     penalized: Bool[Array, "B V"] | None  # ids to which the repetition penalty applies
     stop: Int32[Array, " stops"]  # ids that end an answer
+
+
+def take_rows(tree: Any, rows: Sequence[int]) -> Any:
+    """These rows of every array; a row may be taken several times."""
+    return jax.tree.map(lambda x: x[np.asarray(rows)], tree)
 
 
 def fork(tree: Any, copies: int) -> Any:

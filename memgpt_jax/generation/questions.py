@@ -1,4 +1,4 @@
-"""Answers to questions about a document that has been read: each question is a fork of the state after it."""
+"""Answers to questions about documents that have been read: each question is a fork of the state after its document."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,20 @@ from memgpt_jax import models
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.examples.question_tokens import QuestionTokens
 from memgpt_jax.generation.completion import generate
-from memgpt_jax.generation.decode import fork
+from memgpt_jax.generation.decode import take_rows
 from memgpt_jax.generation.prefill import power_of_two, prefill
 from memgpt_jax.models import ModelState, Params
 
 
-def read_document(config: ModelConfig, params: Params, ids: np.ndarray) -> ModelState:
-    """The state of one row after the ids of a document [n]. Raises `ValueError` if logits are not finite."""
-    return prefill(config, params, [ids], models.functional(config).init_state(1))[1]
+def read_documents(config: ModelConfig, params: Params, documents: Sequence[np.ndarray]) -> ModelState:
+    """The state after the ids [n] of each document, one row each; more rows, up to a power of two, are new documents.
+
+    Raises `ValueError` if logits are not finite.
+    """
+    number = power_of_two(len(documents))  # few shapes to compile
+    none = np.zeros(0, np.int32)
+    prompts = [*documents, *[none] * (number - len(documents))]
+    return prefill(config, params, prompts, models.functional(config).init_state(number))[1]
 
 
 def answer_prompts(
@@ -23,6 +29,7 @@ def answer_prompts(
     tokens: QuestionTokens,
     prompts: Sequence[np.ndarray],
     state: ModelState | None = None,
+    of: Sequence[int] | None = None,
     *,
     rows: int,
     max_new_tokens: int,
@@ -34,7 +41,8 @@ def answer_prompts(
         model: a decoder and its parameters.
         tokens: decodes the answers.
         prompts: ids of questions, or without `state` of documents with a question each.
-        state: one row, which has read the document; it is not modified. Default: nothing was read.
+        state: rows that have read documents; they are not modified. Default: nothing was read.
+        of: the row of `state` that each prompt continues; default: the first.
         rows: prompts that are answered at the same time.
         max_new_tokens: maximum number of tokens of an answer.
         repetition_penalty: see `Sampling`; it applies to ids of the prompt and of the answer so far.
@@ -48,11 +56,12 @@ def answer_prompts(
         number = len(group)
         if state is not None:  # questions are short: a few more rows cost less than another shape to compile
             number = min(rows, power_of_two(number))
+        places = [0] * number if of is None else [*of[first : first + rows], *[0] * (number - len(group))]
         answers = generate(
             model,
             group + group[-1:] * (number - len(group)),
             tokenizer=tokens.tokenizer,
-            state=None if state is None else fork(state, number),
+            state=None if state is None else take_rows(state, places),
             max_new_tokens=max_new_tokens,
             repetition_penalty=repetition_penalty,
             stop=[tokens.answers.end_id],

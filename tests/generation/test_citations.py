@@ -11,7 +11,7 @@ from memgpt_jax.data.examples.question_tokens import QuestionTokens
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.generation.citations import USUAL, check_citable, question_weights, sources, token_weights
 from memgpt_jax.generation.prefill import prefill
-from memgpt_jax.generation.questions import read_document
+from memgpt_jax.generation.questions import read_documents
 from memgpt_jax.models.attention import call_inputs
 from tests.laws.models import build, tiny
 
@@ -32,7 +32,7 @@ def made(fusion, num_layers=None, **changes):
 
 @functools.cache
 def read(fusion, number=LENGTH):
-    return read_document(*made(fusion), DOCUMENT[:number])
+    return read_documents(*made(fusion), [DOCUMENT[:number]])
 
 
 @functools.cache
@@ -48,7 +48,7 @@ def test_a_query_that_equals_one_key_cites_its_token(fusion):
     params = jax.jit(mg.functional(config).init)(jax.random.key(0))
     output = params["blocks"]["0"]["attention"]["output"]
     output["kernel"] = np.zeros(output["kernel"].shape, np.float32)
-    places, state = [8, 13, 19, 2], read_document(config, params, DOCUMENT)
+    places, state = [8, 13, 19, 2], read_documents(config, params, [DOCUMENT])
     found = token_weights((config, params), state, [DOCUMENT[[place]] for place in places])
     np.testing.assert_allclose(found[:3], np.eye(LENGTH)[places[:3]], atol=1e-3)
     np.testing.assert_allclose(found[3, : 20 - SIZE], 0, atol=1e-12)  # the entry of token 2 has been overwritten
@@ -67,7 +67,7 @@ def test_weights_are_a_share_of_the_reads_of_entries(fusion):
 @pytest.mark.slow
 def test_without_a_null_entry_the_reads_are_of_entries_alone():
     model = made("gated", num_layers=1, null_entry=False)
-    found = token_weights(model, read_document(*model, DOCUMENT), ROWS[:1])
+    found = token_weights(model, read_documents(*model, [DOCUMENT]), ROWS[:1])
     np.testing.assert_allclose(found.sum(), 1, atol=1e-5)
 
 
@@ -127,7 +127,7 @@ def test_the_explained_part_of_the_shared_softmax_is_the_read():
 
 def test_entries_of_unknown_tokens_share_their_weight_over_the_segment():
     model = made("gated", num_layers=1, select="pool", select_size=1)
-    (found,) = token_weights(model, read_document(*model, DOCUMENT), ROWS[:1])
+    (found,) = token_weights(model, read_documents(*model, [DOCUMENT]), ROWS[:1])
     segments = found[:20].reshape(5, SEGMENT)
     np.testing.assert_allclose(segments, np.repeat(segments[:, :1], SEGMENT, axis=1), atol=1e-9)
     assert np.all(segments > 0) and np.all(found[20:] < 1e-12)
@@ -138,7 +138,7 @@ def test_entries_of_unknown_tokens_share_their_weight_over_the_segment():
 def test_other_blocks(options):
     config = tiny(made("gated")[0].memory, num_layers=2, **options)
     params = build(config).params
-    found = token_weights((config, params), read_document(config, params, DOCUMENT), ROWS)
+    found = token_weights((config, params), read_documents(config, params, [DOCUMENT]), ROWS)
     assert np.all(found[:, 8:20] > 1e-6) and np.all(found.sum(axis=1) < 1)
 
 
@@ -154,8 +154,8 @@ def test_usual_weights_are_the_mean_of_questions_about_any_document():
     tokens = QuestionTokens(ByteTokenizer(), "{document}|{question} ")
     config = tiny(mg.KVMemoryConfig(memory_size=32, head_dim=4), vocab_size=257, window_size=8, segment_length=8)
     params, document = build(config).params, tokens.document("Ada is in Rome. Tom left.")
-    found = question_weights((config, params), read_document(config, params, document), tokens, [("Who?", "Tom")])
-    state = read_document(config, params, document[:-2])
+    found = question_weights((config, params), read_documents(config, params, [document]), tokens, [("Who?", "Tom")])
+    state = read_documents(config, params, [document[:-2]])
     rows = [np.concatenate([document[-2:], tokens.after_document(text, "")["tokens"]]) for text in USUAL]
     expected = token_weights((config, params), state, rows, skip=2).mean(axis=0)
     np.testing.assert_allclose(found.usual, expected, atol=1e-6)

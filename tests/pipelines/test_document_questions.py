@@ -207,9 +207,15 @@ def settings(**options):
     return mg.EvaluationConfig(**{"max_documents": None, "max_tokens": None, "batch_size": 4} | options)
 
 
-def test_one_reading_gives_the_losses_and_answers_of_whole_rows(tmp_path, params):
-    """Loss and greedy answers equal those of each document, question and answer in one row from an empty memory."""
-    config = mg.ExperimentConfig(model=SMALL, data=written(tmp_path, read_again=1), evaluation=settings(batch_size=2))
+@pytest.mark.parametrize("batch_size", [8, pytest.param(2, marks=pytest.mark.slow)])
+def test_one_reading_gives_the_losses_and_answers_of_whole_rows(tmp_path, params, batch_size):
+    """Loss and greedy answers equal those of each document, question and answer in one row from an empty memory.
+
+    Both documents of 4 questions are read at the same time, or one after the other; one is longer.
+    """
+    rows = [row | {"document": row["document"] + " And so on." * number} for number, row in enumerate(ROWS)]
+    data = written(tmp_path, rows, read_again=1)
+    config = mg.ExperimentConfig(model=SMALL, data=data, evaluation=settings(batch_size=batch_size))
     found = evaluate(config, params, BYTES)
     task = make_task(config.data, "valid", BYTES)
     losses, right, apply = [], [], jax.jit(mg.functional(SMALL).apply)
@@ -253,8 +259,8 @@ def test_a_repetition_penalty_applies_to_question_and_answer(tmp_path, params):
     task = make_task(config.data, "valid", BYTES)
     (document,) = task.documents[:1]
     reader = Reader(config, params, task)
-    state = reader.read(document)
-    found, plain = reader.answers(document, state), []
+    state = reader.read([document])
+    found, plain = reader.answers([document], state), []
     for question in document.questions:
         prompt = task.tokens.question(question.text)
         options = {"max_new_tokens": 6, "stop": [START], "repetition_penalty": 100.0}
@@ -270,7 +276,7 @@ def test_a_repetition_penalty_applies_to_question_and_answer(tmp_path, params):
         tree = random_params(SMALL, seed)
         pipeline.params = tree
         reader = Reader(config, tree, task)
-        assert reader.answers(document, reader.read(document))[:1] == [
+        assert reader.answers([document], reader.read([document]))[:1] == [
             pipeline.read(document.text)(document.questions[0].text)["answer"]
         ]
 

@@ -16,7 +16,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.row_losses import row_losses
-from memgpt_jax.generation.questions import read_document
+from memgpt_jax.generation.questions import read_documents
 from memgpt_jax.models.memory_compression import compress_memory
 from memgpt_jax.ops.trees import tree_bytes
 
@@ -53,7 +53,7 @@ def compressed_rows(
         ids = np.concatenate([[tokenizer.start_id], corpus[index]])[: read + scored + 1].astype(np.int32)
         row = {"tokens": ids[read:-1], "targets": ids[read + 1 :], "weights": np.ones(scored, np.float32)}
         num_bytes += int(tokenizer.token_bytes[row["targets"]].sum())
-        before = read_document(config, run.params, ids[:read])
+        before = read_documents(config, run.params, [ids[:read]])
         for place, (size, by) in enumerate(forms):
             small, state = model, before
             if size is not None and by is not None:
