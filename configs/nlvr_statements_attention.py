@@ -3,9 +3,9 @@ r"""Is "there is one tower with a blue block on top" true of a scene: generated 
 Words, boxes and objects attend to each other in one encoder.
 
 Command: python experiments/train.py nlvr_statements_attention --workdir runs/nlvr_statements_attention
-Time:    not measured to the end
-Result:  not measured to the end: stopped after 580 steps (53 s of CPU time; Python 3.11, jax 0.10.2, one core
-         of an Intel Xeon, shared), when nothing had been learned (accuracy 0.53 in training, seed 0)
+Time:    23 minutes (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared)
+Result:  accuracy 0.683 on 1,024 held-out statements, seed 0 alone; 0.659 in training after 10,350 of 20,000 steps. The
+         messages of `nlvr_statements` give 0.962: here towers and boxes have to be found from the coordinates
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
