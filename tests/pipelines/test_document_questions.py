@@ -390,7 +390,7 @@ def test_the_splits_of_the_configs(monkeypatch, name, train, test):
     if not (DATA / name).is_dir():
         pytest.skip(f"MEMGPT_DATA does not name a folder with {name}")
     monkeypatch.setenv("MEMGPT_DATA", str(DATA))
-    config = load_config(name).data
+    config = with_fields(load_config(name).data, {"context": "document"})
     found = {split: documents(config, split) for split in ("train", "valid", "test")}
     assert (len(found["train"]), len(found["valid"])) == train
     assert (len(found["test"]), sum(len(document.questions) for document in found["test"])) == test
