@@ -24,6 +24,7 @@ def row_losses(
     settings: EvaluationConfig,
     rows: Sequence[Row],
     source_length: int | None = None,
+    *,
     state: ModelState | None = None,
     of: Sequence[int] | None = None,
     head: str = "tokens",
