@@ -6,9 +6,10 @@ it has room for a passage, this is the full attention of the config `lambada`; w
 
 Command: export MEMGPT_DATA=FOLDER
          python experiments/zero_shot.py lambada_entries --pretrained MODEL
-Time:    not measured: not run yet
-Result:  that of `lambada` as long as nothing is evicted (tests/interop/test_add_memory.py); with fewer entries not
-         measured
+Time:    11 minutes for 200 passages (--evaluation.max_documents 200; Python 3.11, jax 0.10.2, one core of an AMD EPYC,
+         shared)
+Result:  of the first 200 passages 0.350 with room for all tokens, which is full attention as long as nothing is evicted
+         (tests/interop/test_add_memory.py), and 0.185 with 32 entries, by SmolLM2-135M-Instruct (GGUF, Q4_1)
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
