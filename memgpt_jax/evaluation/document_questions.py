@@ -233,7 +233,7 @@ class Reader:
             [row for row, _ in asked],
             rows=self.settings.batch_size,
             max_new_tokens=self.task.config.max_new_tokens,
-            repetition_penalty=self.task.config.repetition_penalty,
+            **self.task.config.sampling,
         )
 
     def citations(self, document: Document, state: ModelState, answers: list[str]) -> list[Citation]:

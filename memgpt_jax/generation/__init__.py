@@ -2,7 +2,14 @@
 
 from memgpt_jax.generation.answers import Piece
 from memgpt_jax.generation.completion import Generated, generate
-from memgpt_jax.generation.sampling import Sampling, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
+from memgpt_jax.generation.sampling import (
+    Sampling,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalize_repetition,
+    repeats_ngram,
+)
 from memgpt_jax.generation.session import Session
 from memgpt_jax.generation.streaming import stream_generate
 
@@ -16,5 +23,6 @@ __all__ = [
     "keep_top_k",
     "keep_top_p",
     "penalize_repetition",
+    "repeats_ngram",
     "stream_generate",
 ]

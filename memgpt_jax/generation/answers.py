@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax.generation.decode import CAPACITY, Prefilled, advance, begin
-from memgpt_jax.generation.prefill import prefill
+from memgpt_jax.generation.prefill import power_of_two, prefill
 from memgpt_jax.generation.request import Request
 from memgpt_jax.generation.sampling import NOT_FINITE, check_rows
 from memgpt_jax.generation.text import AnswerText
@@ -30,12 +30,14 @@ def read_prompts(request: Request) -> Prefilled:
     model, prompts = request.model, request.prompts
     logits, state = prefill(model.config, model.params, prompts.rows, request.state)
     penalized = prompts.penalized(model.config, request.sampling)
+    room = (len(prompts.rows), power_of_two(int(prompts.limit.max())))  # few shapes to compile
     return Prefilled(
         logits,
         state,
         jnp.asarray(prompts.limit),
         None if penalized is None else jnp.asarray(penalized),
         jnp.asarray(prompts.stop),
+        None if request.sampling.no_repeat_ngram_size is None else jnp.full(room, -1, jnp.int32),
     )
 
 

@@ -70,7 +70,7 @@ def beam_search(
     Args:
         config, params: the decoder.
         prompts: B prompts that have been read, and the limits of their answers.
-        sampling: the repetition penalty; it draws nothing.
+        sampling: the options against repetitions; it draws nothing.
         settings: the number of beams K and the rules of the search.
         capacity: N, at least the largest of `prompts.limit`.
 
@@ -79,7 +79,7 @@ def beam_search(
         IMPOSSIBLE. All scores of a row are NaN if its logits were not finite.
     """
     num, model = settings.num_beams, models.from_params(config, params)
-    logits, state, limit, penalized, stop = prompts
+    logits, state, limit, penalized, stop = prompts[:5]
     batch = logits.shape[0]
     no_tokens = jnp.full((batch, num, capacity), -1, jnp.int32)
     impossible = jnp.full((batch, num), IMPOSSIBLE, jnp.float32)
@@ -104,7 +104,9 @@ def _extend(
     """Extend every open beam by every token: keep the best that end as finished, and the best others as open beams."""
     batch, num, capacity = beams.tokens.shape
     vocab_size = logits.shape[-1]
-    log_p = sampling(jax.nn.log_softmax(logits.astype(jnp.float32)), beams.penalized)
+    lengths = jnp.broadcast_to(beams.count, batch * num)
+    forbidden = sampling.forbidden(beams.tokens.reshape(batch * num, capacity), lengths, vocab_size)
+    log_p = sampling(jax.nn.log_softmax(logits.astype(jnp.float32)), beams.penalized, forbidden)
     finite = (can_be_chosen_from(logits) & can_be_chosen_from(log_p)).reshape(batch, num)
     finite = beams.finite & jnp.all(finite | (beams.score <= IMPOSSIBLE / 2) | beams.done[:, None], axis=1)
     total = beams.score[..., None] + log_p.reshape(batch, num, vocab_size)

@@ -72,8 +72,8 @@ def generate(
         pad_token_id: the id that pads rows on the right; default: the tokenizer's `pad_id`, else the first stop id,
             else 0.
         seed: seed of the random draws. The same arguments and seed give the same tokens.
-        sampling: temperature, top_k, top_p, min_p and repetition_penalty, see `Sampling`. The penalty applies to ids of
-            the prompt and the answer, not to ids that only the `state` has read.
+        sampling: temperature, top_k, top_p, min_p, repetition_penalty and no_repeat_ngram_size, see `Sampling`. The
+            penalty applies to ids of the prompt and the answer, not to ids that only the `state` has read.
 
     Returns:
         Ids [B * num_return_sequences, N], their lengths, their texts and the state.

@@ -29,6 +29,7 @@ class Decoding(NamedTuple):
     key: Array  # [R] PRNG keys
     penalized: Bool[Array, "R V"] | None  # ids to which the repetition penalty applies
     state: ModelState  # every token but the newest has been read
+    answer: Int32[Array, "R N"] | None = None  # the new tokens so far, if the choice of the next one depends on them
 
 
 class Prefilled(NamedTuple):
@@ -39,6 +40,7 @@ class Prefilled(NamedTuple):
     limit: Int32[Array, "B"]  # largest number of new tokens
     penalized: Bool[Array, "B V"] | None  # ids to which the repetition penalty applies
     stop: Int32[Array, " stops"]  # ids that end an answer
+    answer: Int32[Array, "B N"] | None = None  # room for the new tokens, if the choice of the next one depends on them
 
 
 def take_rows(tree: Any, rows: Sequence[int]) -> Any:
@@ -54,25 +56,30 @@ def fork(tree: Any, copies: int) -> Any:
 @partial(jax.jit, static_argnums=1)
 def begin(sampling: Sampling, copies: int, prompts: Prefilled, seed: Int32[Array, ""]) -> Decoding:
     """Copy each row `copies` times and choose the first token of each copy."""
-    logits, state, limit, penalized = fork((prompts.logits, prompts.state, prompts.limit, prompts.penalized), copies)
+    of_prompts = prompts.logits, prompts.state, prompts.limit, prompts.penalized, prompts.answer
+    logits, state, limit, penalized, answer = fork(of_prompts, copies)
     rows = jnp.arange(logits.shape[0])
     key = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
     zeros = jnp.zeros(rows.shape, jnp.int32)
-    decoding = Decoding(zeros, zeros, limit, limit < 1, key, penalized, state)
+    decoding = Decoding(zeros, zeros, limit, limit < 1, key, penalized, state, answer)
     return _choose(sampling, logits, prompts.stop, decoding)
 
 
 def _choose(sampling: Sampling, logits: Array, stop: Int32[Array, " stops"], decoding: Decoding) -> Decoding:
     """Choose the next token of each row that is not done. A row whose logits are not finite is then done."""
     key = jax.vmap(jax.random.fold_in)(decoding.key, decoding.count)
-    token = jnp.where(decoding.done, decoding.token, sampling.choose(key, logits, decoding.penalized))
+    forbidden = sampling.forbidden(decoding.answer, decoding.count, logits.shape[-1])
+    token = sampling.choose(key, logits, decoding.penalized, forbidden)
+    token = jnp.where(decoding.done, decoding.token, token)
     count = decoding.count + (~decoding.done).astype(jnp.int32)
     done = decoding.done | (count >= decoding.limit) | jnp.any(token[:, None] == stop[None, :], axis=1)
     done = done | (token == NOT_FINITE)
-    penalized = decoding.penalized
+    penalized, answer, rows = decoding.penalized, decoding.answer, jnp.arange(token.shape[0])
     if penalized is not None:
-        penalized = penalized.at[jnp.arange(token.shape[0]), token].set(True)
-    return decoding._replace(token=token, count=count, done=done, penalized=penalized)
+        penalized = penalized.at[rows, token].set(True)
+    if answer is not None:
+        answer = answer.at[rows, decoding.count].set(token, mode="drop")
+    return decoding._replace(token=token, count=count, done=done, penalized=penalized, answer=answer)
 
 
 def at_boundary(state: ModelState, rows: Bool[Array, " R"]) -> Bool[Array, ""]:

@@ -1,6 +1,7 @@
 """Answers to questions about documents that have been read: each question is a fork of the state after its document."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from memgpt_jax.data.examples.question_tokens import QuestionTokens
 from memgpt_jax.generation.completion import generate
 from memgpt_jax.generation.decode import take_rows
 from memgpt_jax.generation.prefill import power_of_two, prefill
+from memgpt_jax.generation.sampling import SamplingOptions
 from memgpt_jax.models import ModelState, Params
 
 
@@ -33,9 +35,9 @@ def answer_prompts(
     *,
     rows: int,
     max_new_tokens: int,
-    repetition_penalty: float | None = None,
+    **sampling: Unpack[SamplingOptions],
 ) -> list[str]:
-    """The answers to prompts, by greedy decoding.
+    """The answers to prompts, by greedy decoding if no option says otherwise.
 
     Args:
         model: a decoder and its parameters.
@@ -45,7 +47,7 @@ def answer_prompts(
         of: the row of `state` that each prompt continues; default: the first.
         rows: prompts that are answered at the same time.
         max_new_tokens: maximum number of tokens of an answer.
-        repetition_penalty: see `Sampling`; it applies to ids of the prompt and of the answer so far.
+        sampling: see `generate`; a repetition penalty applies to ids of the prompt and of the answer so far.
 
     Raises:
         ValueError: an option is not valid, or logits are not finite.
@@ -63,7 +65,7 @@ def answer_prompts(
             tokenizer=tokens.tokenizer,
             state=None if state is None else take_rows(state, places),
             max_new_tokens=max_new_tokens,
-            repetition_penalty=repetition_penalty,
+            **sampling,
             stop=[tokens.answers.end_id],
         )
         rows_found = zip(group, answers.ids, answers.lengths, strict=False)

@@ -29,7 +29,8 @@ def check_rows(finite: Bool[Array | np.ndarray, " R"], copies: int = 1) -> None:
     check(
         not wrong.size,
         f"there is no next token for prompt {', '.join(map(str, wrong))}: the logits hold NaN or +inf, or are all "
-        "-inf. The parameters or the state hold values that are not finite, or a computation overflows",
+        "-inf. The parameters or the state hold values that are not finite, a computation overflows, or "
+        "no_repeat_ngram_size leaves no id",
     )
 
 
@@ -41,6 +42,32 @@ def penalize_repetition(
     Keskar et al. 2019, "CTRL", section 4.1. A penalty of 1 changes nothing.
     """
     return jnp.where(penalized, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def repeats_ngram(
+    answer: Int32[Array, "R N"], count: Int32[Array, " R"], size: int, vocab_size: int
+) -> Bool[Array, "R V"]:
+    """The ids that, as the next ones, would end an n-gram of `size` ids that the answer has already.
+
+    Paulus et al. 2017, "A deep reinforced model for abstractive summarization", section 2.5.
+
+    Args:
+        answer: ids of R answers.
+        count: number of ids of each answer so far; those after them are ignored.
+        size: n, at least 1. With 1, no id is chosen twice.
+        vocab_size: V.
+    """
+    start = np.arange(max(answer.shape[1] - size + 1, 0))
+    places = start[:, None] + np.arange(size)
+
+    def of_row(answer: Int32[Array, " N"], count: Int32[Array, ""]) -> Bool[Array, " V"]:
+        ngrams = answer[places]
+        newest = jax.lax.dynamic_slice(answer, (count - size + 1,), (size - 1,))
+        equal = jnp.all(ngrams[:, :-1] == newest[None], axis=1) & (start + size <= count)
+        last = jnp.where(equal, ngrams[:, -1], vocab_size)  # out of range: dropped
+        return jnp.zeros(vocab_size, bool).at[last].set(True, mode="drop")
+
+    return jax.vmap(of_row)(answer, count)
 
 
 def keep_top_k(logits: Float[Array, "... V"], k: int) -> Float[Array, "... V"]:
@@ -106,11 +133,12 @@ class SamplingOptions(TypedDict, total=False):
     top_p: float | None
     min_p: float | None
     repetition_penalty: float | None
+    no_repeat_ngram_size: int | None
 
 
 def _checked(name: str, value: Any) -> float | int | None:
     """The value of a `Sampling` field as a number; None if it has no effect."""
-    if name == "top_k":
+    if name in ("top_k", "no_repeat_ngram_size"):
         return whole(name, value, 0) or None
     valid, is_valid = VALID[name]
     try:
@@ -128,14 +156,15 @@ def _listed(values: dict[str, float]) -> str:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["temperature", "top_p", "min_p", "repetition_penalty"],
-    meta_fields=["top_k"],
+    meta_fields=["top_k", "no_repeat_ngram_size"],
 )
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How the next token is chosen: greedily without temperature and filters, else at random.
 
-    The order is repetition penalty, temperature, top-k, top-p, min-p. Raises `ValueError` for values out of range.
-    A pytree: other values of the same options do not recompile anything, except those of `top_k`.
+    The order is repetition penalty, repeated n-grams, temperature, top-k, top-p, min-p. Raises `ValueError` for values
+    out of range. A pytree: other values of the same options do not recompile anything, except those of `top_k` and
+    `no_repeat_ngram_size`.
     """
 
     temperature: float | None = None
@@ -149,6 +178,10 @@ class Sampling:
     repetition_penalty: float | None = None
     """Above 1: ids of the prompt and of the answer become less probable, except the id that begins the document. It
     applies to greedy decoding and beam search, too."""
+    no_repeat_ngram_size: int | None = None
+    """No n-gram of this number of ids is twice in an answer; 0: n-grams are repeated freely. Unlike in the transformers
+    library, those of the prompt can be repeated, so that an answer does not depend on what is prompt and what the
+    state has read. It applies to greedy decoding and beam search, too."""
 
     def __post_init__(self) -> None:
         values = {name: value for name, value in vars(self).items() if value is not None}
@@ -171,13 +204,32 @@ class Sampling:
         """Whether the most probable token is chosen, without random draws."""
         return self.temperature is None and not self.filters
 
+    def forbidden(
+        self, answer: Int32[Array, "R N"] | None, count: Int32[Array, " R"], vocab_size: int
+    ) -> Bool[Array, "R V"] | None:
+        """The ids that would repeat an n-gram of the first `count` ids of the answer; None without the option."""
+        if self.no_repeat_ngram_size is None or answer is None:
+            return None
+        return repeats_ngram(answer, count, self.no_repeat_ngram_size, vocab_size)
+
     def __call__(
-        self, logits: Float[Array, "... V"], penalized: Bool[Array, "... V"] | None
+        self,
+        logits: Float[Array, "... V"],
+        penalized: Bool[Array, "... V"] | None = None,
+        forbidden: Bool[Array, "... V"] | None = None,
     ) -> Float32[Array, "... V"]:
-        """The logits to choose from. `penalized` marks the ids to which the repetition penalty applies."""
+        """The logits to choose from.
+
+        Args:
+            logits: of the next token.
+            penalized: ids to which the repetition penalty applies.
+            forbidden: ids that are not chosen.
+        """
         logits = logits.astype(jnp.float32)
         if self.repetition_penalty is not None and penalized is not None:
             logits = penalize_repetition(logits, penalized, self.repetition_penalty)
+        if forbidden is not None:
+            logits = jnp.where(forbidden, -jnp.inf, logits)
         if self.is_greedy:
             return logits
         if self.temperature is not None:
@@ -191,10 +243,19 @@ class Sampling:
         return logits
 
     def choose(
-        self, keys: Array, logits: Float[Array, "B V"], penalized: Bool[Array, "B V"] | None = None
+        self,
+        keys: Array,
+        logits: Float[Array, "B V"],
+        penalized: Bool[Array, "B V"] | None = None,
+        forbidden: Bool[Array, "B V"] | None = None,
     ) -> Int32[Array, "B"]:
-        """The next token of each row, NOT_FINITE if its logits are not finite. `keys` [B]: one PRNG key per row."""
-        kept = self(logits, penalized)
+        """The next token of each row, NOT_FINITE if its logits are not finite or all ids are forbidden.
+
+        Args:
+            keys: [B] one PRNG key per row.
+            logits, penalized, forbidden: as in a call.
+        """
+        kept = self(logits, penalized, forbidden)
         token = jnp.argmax(kept, axis=-1) if self.is_greedy else jax.vmap(jax.random.categorical)(keys, kept)
         finite = can_be_chosen_from(logits) & can_be_chosen_from(kept)
         return jnp.where(finite, token.astype(jnp.int32), NOT_FINITE)

@@ -113,8 +113,8 @@ class Reading:
             check(bool(text), "a question is empty")
         default = pipeline.config.max_new_tokens
         longest = default if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1)
-        state, unread, penalty = self.session.state, self.session.unread, pipeline.config.repetition_penalty
-        if penalty is not None:  # it applies to the question, not to the end of the document
+        state, unread = self.session.state, self.session.unread
+        if pipeline.config.repetition_penalty is not None:  # it applies to the question, not to the end of the document
             state, unread = prefill(pipeline.model, pipeline.params, [np.array(unread, np.int32)], state)[1], []
         prompts = [np.concatenate([unread, pipeline.tokens.question(text)]).astype(np.int32) for text in questions]
         found = answer_prompts(
@@ -124,7 +124,7 @@ class Reading:
             state,
             rows=pipeline.rows,
             max_new_tokens=longest,
-            repetition_penalty=penalty,
+            **pipeline.config.sampling,
         )
         results: list[dict[str, Any]] = [{"answer": answer} for answer in found]
         if sources is not None:

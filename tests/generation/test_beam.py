@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -134,3 +135,18 @@ def test_rows_are_searched_independently(model):
 def test_repetition_penalty_acts_in_the_search(model):
     answer = generate(model, [[0]], max_new_tokens=3, num_beams=2, repetition_penalty=1e6).ids[0].tolist()
     assert sorted(answer) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_best_answer_without_a_repeated_ngram_is_found(model, size):
+    """By a search with a beam for each open text before the last token, among all answers."""
+
+    def once(text: Sequence[int]) -> bool:
+        ngrams = [tuple(text[start : start + size]) for start in range(len(text) - size + 1)]
+        return len(set(ngrams)) == len(ngrams)
+
+    num_beams = sum(map(once, itertools.product(range(VOCAB), repeat=NEW - 1)))
+    found = search(model, num_beams, early_stopping="never", no_repeat_ngram_size=size)
+    answers = [text for _, text in all_answers(model, 1.0, stops=False)]
+    assert found == [text for text in answers if once(text)][:num_beams]
+    assert not all(map(once, answers[:num_beams]))

@@ -104,6 +104,41 @@ def test_repetition_penalty_counts_prompt_and_answer(tiny):
     assert len(set(answer)) == len(answer)
 
 
+def ngrams(answer: list[int], size: int) -> list[tuple[int, ...]]:
+    return [tuple(answer[start : start + size]) for start in range(len(answer) - size + 1)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"num_beams": 2}, marks=pytest.mark.slow), pytest.param({"top_k": 2}, marks=pytest.mark.slow)],
+    ids=["greedy", "beams", "drawn"],
+)
+def test_no_ngram_is_twice_in_an_answer(tiny, options):
+    """Of rows of two lengths, whose answers repeat pairs of ids if they may; pairs of the prompt may be repeated."""
+    options = options | {"max_new_tokens": 40, "pad_token_id": 0}
+    prompts = [ids(6), ids(9)]
+    plain = generate(tiny.model, prompts, **options)
+    found = generate(tiny.model, prompts, no_repeat_ngram_size=2, **options)
+    for number, prompt in enumerate(prompts):
+        before, answer = (
+            result.ids[number, len(prompt) : result.lengths[number]].tolist() for result in (plain, found)
+        )
+        assert len(set(ngrams(before, 2))) < 39 == len(set(ngrams(answer, 2)))
+        first = next(place for place in range(40) if len(set(ngrams(before[: place + 1], 2))) < place)
+        assert options.get("num_beams") or answer[:first] == before[:first]  # until there is a reason to differ
+        prompt = [*prompt, *answer[:10]]
+        again = generate(tiny.model, [prompt], no_repeat_ngram_size=2, **options).ids[0].tolist()
+        assert set(ngrams(again[len(prompt) - 1 :], 2)) & set(ngrams(prompt, 2)) or options
+
+
+def test_an_answer_for_which_no_id_is_left_is_refused(tiny):
+    options = {"no_repeat_ngram_size": 1, "max_new_tokens": 258}
+    with pytest.raises(ValueError, match="no next token for prompt 0: .* no_repeat_ngram_size leaves no id"):
+        generate(tiny.model, [ids(6)], **options)
+    answer = generate(tiny.model, [ids(6)], **options | {"max_new_tokens": 257}).ids[0, 6:].tolist()
+    assert sorted(answer) == list(range(257))
+
+
 def test_decoding_is_compiled_once(tiny):
     def run(seed, number):
         return generate(tiny.model, [ids(6)], max_new_tokens=number, temperature=1.0, seed=seed).ids
@@ -127,7 +162,7 @@ def test_other_numbers_do_not_compile_again(tiny):
 def test_values_that_mean_off(tiny):
     run = lambda **options: generate(tiny.model, [ids(6)], max_new_tokens=9, seed=3, **options).ids  # noqa: E731
     drawn = run(temperature=20.0)
-    for off in ({"top_k": 0}, {"top_k": 257.0}, {"top_p": 1.0}, {"min_p": 0.0}, {"repetition_penalty": 1.0}):
+    for off in ({"top_k": 0}, {"top_k": 257.0}, {"top_p": 1.0}, {"min_p": 0.0}, {"repetition_penalty": 1.0}, {"no_repeat_ngram_size": 0}):
         np.testing.assert_array_equal(run(temperature=20.0, **off), drawn)
     np.testing.assert_array_equal(run(top_k=0, min_p=0), run())
     np.testing.assert_array_equal(run(temperature=1e-6), run())

@@ -15,6 +15,7 @@ TEXT, DOCUMENT = "hällo", 256
 TABLE = {
     "greedy": {},
     "penalty": {"repetition_penalty": 3.0},
+    "ngrams": {"no_repeat_ngram_size": 2},
     "temperature": {"temperature": 3.0},
     "seed": {"temperature": 3.0, "seed": 7},
     "top_k": {"top_k": 9, "temperature": 9.0},
@@ -26,6 +27,7 @@ TABLE = {
         "top_p": 0.95,
         "min_p": 1e-4,
         "repetition_penalty": 1.3,
+        "no_repeat_ngram_size": 1,
         "seed": 3,
     },
     "stop id": {"temperature": 3.0, "stop": ord("e")},
@@ -35,7 +37,7 @@ TABLE = {
     "no end": {"temperature": 3.0, "ignore_eos": True},
 }
 TABLE = {name: {"max_new_tokens": 24} | options for name, options in TABLE.items()}
-CONTAINED = ("greedy", "penalty", "top_k", "top_p", "min_p", "stop id", "one token", "no end")
+CONTAINED = ("greedy", "penalty", "ngrams", "top_k", "top_p", "min_p", "stop id", "one token", "no end")
 """In "all filters", in "stop ids", in every other row, and in rows that do not reach the end."""
 ROWS = [pytest.param(row, marks=[pytest.mark.slow] * (name in CONTAINED), id=name) for name, row in TABLE.items()]
 

@@ -8,7 +8,15 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.generation import Sampling, generate, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
+from memgpt_jax.generation import (
+    Sampling,
+    generate,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalize_repetition,
+    repeats_ngram,
+)
 from tests.laws.rereading import ids
 
 keep_top_k = jax.jit(keep_top_k, static_argnums=1)
@@ -77,7 +85,7 @@ def test_min_p():
 
 @jax.jit
 def filtered(sampling: Sampling, logits):
-    return sampling(logits, None)
+    return sampling(logits)
 
 
 def test_filters_compose_in_order():
@@ -89,6 +97,25 @@ def test_filters_compose_in_order():
 def test_repetition_penalty():
     logits, penalized = np.array([2.0, -2.0, 4.0], np.float32), np.array([True, True, False])
     assert jax.jit(penalize_repetition)(logits, penalized, 2.0).tolist() == [1.0, -4.0, 4.0]
+
+
+def repeats(answer: list[int], size: int, vocab_size: int) -> list[bool]:
+    """Whether each id would end an n-gram that the answer has: lists and loops."""
+    ngrams = [answer[start : start + size] for start in range(len(answer) - size + 1)]
+    newest = answer[len(answer) - size + 1 :]
+    return [len(newest) == size - 1 and [*newest, token] in ngrams for token in range(vocab_size)]
+
+
+repeats_ngram = jax.jit(repeats_ngram, static_argnums=(2, 3))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+@given(st.lists(st.lists(st.integers(0, 2), max_size=8), min_size=3, max_size=3), st.integers(-1, 2))
+def test_ids_that_would_repeat_an_ngram(size, answers, rest):
+    padded = np.array([answer + [rest] * (8 - len(answer)) for answer in answers], np.int32)
+    count = np.array([len(answer) for answer in answers], np.int32)
+    found = repeats_ngram(padded, count, size, 4)
+    assert found.tolist() == [repeats(answer, size, 4) for answer in answers]
 
 
 def test_what_is_greedy():
@@ -127,6 +154,8 @@ def test_frequencies_are_those_of_the_filtered_distribution(tiny, filters):
         ("top_p", 1.5),
         ("min_p", -0.1),
         ("repetition_penalty", 0.0),
+        ("no_repeat_ngram_size", -1),
+        ("no_repeat_ngram_size", 2.5),
     ],
 )
 def test_values_out_of_range(name, value):

@@ -145,6 +145,7 @@ def test_bad_records_are_refused(tmp_path, change, message):
         ({"passage_words": 0}, "passage_words must be at least 1, got 0"),
         ({"read_again": 0}, "read_again must be at least 1, got 0"),
         ({"repetition_penalty": 0.5}, "data.repetition_penalty must be from 1 .* to 1000, got 0.5"),
+        ({"no_repeat_ngram_size": 0}, "no_repeat_ngram_size must be at least 1, got 0"),
         (
             {"repetition_penalty": 1.2, "read_again": 1},
             "data.read_again cannot be compared with",
@@ -248,6 +249,25 @@ def test_limits_of_documents_and_tokens(tmp_path, params):
     whole, cut = result(max_documents=1), result(max_documents=1, max_tokens=5)
     assert whole["questions"] == cut["questions"] == 4 and "same_answers" not in whole
     assert whole["loss"] != cut["loss"]
+
+
+def test_no_ngram_is_twice_in_an_answer_of_evaluation_or_pipeline(tmp_path, params):
+    config = mg.ExperimentConfig(
+        model=SMALL, data=written(tmp_path, max_new_tokens=20), evaluation=settings(max_documents=1)
+    )
+    once = with_fields(config, {"data.no_repeat_ngram_size": 1})
+    (document,) = make_task(config.data, "valid", BYTES).documents[:1]
+
+    def answers(config: mg.ExperimentConfig) -> list[str]:
+        reader = Reader(config, params, make_task(config.data, "valid", BYTES))
+        return reader.answers([document], reader.read([document]))
+
+    assert any(len(set(text)) < len(text) for text in answers(config))
+    letters = [text.replace("\N{REPLACEMENT CHARACTER}", "") for text in answers(once)]  # without invalid bytes
+    assert all(len(set(text)) == len(text) > 0 for text in letters)
+    pipeline = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES)
+    pipeline.config, pipeline.tokens = once.data, once.data.tokens(BYTES)
+    assert [pipeline.read(document.text)(question.text)["answer"] for question in document.questions] == answers(once)
 
 
 @pytest.mark.slow

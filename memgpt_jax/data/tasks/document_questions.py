@@ -74,6 +74,9 @@ class DocumentQuestionsConfig(ExamplesConfig):
     repetition_penalty: float | None = None
     """In evaluation and in pipelines, the logits of ids of the question and of the answer so far are reduced by this
     factor, see `mg.Sampling`: against loops in answers of several sentences. Default: none."""
+    no_repeat_ngram_size: int | None = None
+    """In evaluation and in pipelines, no n-gram of this number of ids is twice in an answer, see `mg.Sampling`: against
+    loops, too. Default: n-grams are repeated freely."""
     read_again: int | None = None
     """In evaluation, the questions of this number of documents are also answered by reading the document again for each
     question, and the seconds of both ways are compared; default: of none."""
@@ -117,6 +120,11 @@ class DocumentQuestionsConfig(ExamplesConfig):
     def objective(self) -> AnswersConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Predict the tokens of the answer."""
         return AnswersConfig()
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The options of `mg.Sampling` for answers."""
+        return {"repetition_penalty": self.repetition_penalty, "no_repeat_ngram_size": self.no_repeat_ngram_size}
 
     def nearest(self, text: str, questions: Sequence[str]) -> list[list[Span]]:
         """For each question the spans of the passages of a text that it reads with `context="nearest"`."""

@@ -59,6 +59,8 @@ class Arguments:
     """Sample from tokens with at least this fraction of the highest probability."""
     repetition_penalty: float | None = None
     """Above 1: tokens that occur already become less likely."""
+    no_repeat_ngram_size: int | None = None
+    """No n-gram of this number of tokens is twice in an answer."""
     seed: int = 0
     """Seed of sampling."""
     step: int | None = None
