@@ -133,7 +133,7 @@ def test_no_ngram_is_twice_in_an_answer(tiny, options):
 
 def test_an_answer_for_which_no_id_is_left_is_refused(tiny):
     options = {"no_repeat_ngram_size": 1, "max_new_tokens": 258}
-    with pytest.raises(ValueError, match="no next token for prompt 0: .* no_repeat_ngram_size leaves no id"):
+    with pytest.raises(ValueError, match=r"no next token for prompt 0: .* no_repeat_ngram_size leaves no id"):
         generate(tiny.model, [ids(6)], **options)
     answer = generate(tiny.model, [ids(6)], **options | {"max_new_tokens": 257}).ids[0, 6:].tolist()
     assert sorted(answer) == list(range(257))
@@ -162,7 +162,14 @@ def test_other_numbers_do_not_compile_again(tiny):
 def test_values_that_mean_off(tiny):
     run = lambda **options: generate(tiny.model, [ids(6)], max_new_tokens=9, seed=3, **options).ids  # noqa: E731
     drawn = run(temperature=20.0)
-    for off in ({"top_k": 0}, {"top_k": 257.0}, {"top_p": 1.0}, {"min_p": 0.0}, {"repetition_penalty": 1.0}, {"no_repeat_ngram_size": 0}):
+    for off in (
+        {"top_k": 0},
+        {"top_k": 257.0},
+        {"top_p": 1.0},
+        {"min_p": 0.0},
+        {"repetition_penalty": 1.0},
+        {"no_repeat_ngram_size": 0},
+    ):
         np.testing.assert_array_equal(run(temperature=20.0, **off), drawn)
     np.testing.assert_array_equal(run(top_k=0, min_p=0), run())
     np.testing.assert_array_equal(run(temperature=1e-6), run())
