@@ -33,11 +33,14 @@ class DocumentQuestions:
         prompt: str | None = None,
         context: Literal["document", "nearest"] | None = None,
         passages: int | None = None,
+        repetition_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
         rows: int = 16,
     ):
         """
         Args:
-            prompt, context, passages: as in `DocumentQuestionsConfig`; default: those of the run.
+            prompt, context, passages, repetition_penalty, no_repeat_ngram_size: as in `DocumentQuestionsConfig`;
+                default: those of the run.
             rows: questions that are answered at the same time.
 
         Raises:
@@ -45,12 +48,18 @@ class DocumentQuestions:
         """
         check_sizes(rows=rows)
         config = loaded.data if isinstance(loaded.data, DocumentQuestionsConfig) else DocumentQuestionsConfig()
-        given = {"prompt": prompt, "context": context, "passages": passages}
+        given = {
+            "prompt": prompt,
+            "context": context,
+            "passages": passages,
+            "repetition_penalty": repetition_penalty,
+            "no_repeat_ngram_size": no_repeat_ngram_size,
+        }
         self.config = dataclasses.replace(config, **{k: value for k, value in given.items() if value is not None})
         self.rows = rows
         self.model = instance_of(loaded.config, ModelConfig, "model")
         self.params = laid_out(self.model, loaded.params, rows)
-        self.tokens = config.tokens(loaded.tokenizer)
+        self.tokens = self.config.tokens(loaded.tokenizer)
 
     def read(self, document: str) -> "Reading | Passages":
         """Read a document of any length, without spaces around it; `Passages` with `context="nearest"`.

@@ -265,9 +265,10 @@ def test_no_ngram_is_twice_in_an_answer_of_evaluation_or_pipeline(tmp_path, para
     assert any(len(set(text)) < len(text) for text in answers(config))
     letters = [text.replace("\N{REPLACEMENT CHARACTER}", "") for text in answers(once)]  # without invalid bytes
     assert all(len(set(text)) == len(text) > 0 for text in letters)
-    pipeline = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES)
-    pipeline.config, pipeline.tokens = once.data, once.data.tokens(BYTES)
-    assert [pipeline.read(document.text)(question.text)["answer"] for question in document.questions] == answers(once)
+    options = {"prompt": TASK.prompt, "no_repeat_ngram_size": 1}
+    ask = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES, **options).read(document.text)
+    questions = [question.text for question in document.questions]
+    assert [result["answer"] for result in ask(questions, max_new_tokens=20)] == answers(once)
 
 
 @pytest.mark.slow
@@ -288,16 +289,16 @@ def test_a_repetition_penalty_applies_to_question_and_answer(tmp_path, params):
         plain.append(task.tokens.answers.text(ids))
         assert not set(ids.tolist()) & set(prompt.tolist()) and len(set(ids.tolist())) == len(ids)
     assert found == plain
-    pipeline = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES)
-    pipeline.config = config.data
-    pipeline.tokens = task.tokens
-    assert [pipeline.read(document.text)(question.text)["answer"] for question in document.questions] == plain
+    options = {"prompt": TASK.prompt, "repetition_penalty": 100.0}
+    pipeline = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES, **options)
+    ask = pipeline.read(document.text)
+    assert [ask(question.text, max_new_tokens=6)["answer"] for question in document.questions] == plain
     for seed in range(8):  # some of the answers hold the last id of the document, which is not penalized
         tree = random_params(SMALL, seed)
         pipeline.params = tree
         reader = Reader(config, tree, task)
         assert reader.answers([document], reader.read([document]))[:1] == [
-            pipeline.read(document.text)(document.questions[0].text)["answer"]
+            pipeline.read(document.text)(document.questions[0].text, max_new_tokens=6)["answer"]
         ]
 
 
@@ -332,6 +333,15 @@ def test_calls_that_are_refused(params, call, message):
     pipeline = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES)
     with pytest.raises(ValueError, match=message):
         call(pipeline)
+
+
+def test_the_prompt_of_a_pipeline_is_what_it_reads(params):
+    options = {"model": (SMALL, params), "tokenizer": BYTES, "prompt": "Read {document}|{question}= "}
+    prompt = [START, *b"Read Ada is in Rome.|Ada?="]  # the space behind is the beginning of the answer
+    whole = mg.generate((SMALL, params), [prompt], max_new_tokens=4, stop=[START])
+    ask = mg.pipeline("document-questions", **options).read("Ada is in Rome.")
+    assert ask.session.num_tokens == 1 + len("Read Ada is in Rome.")
+    assert ask("Ada?", max_new_tokens=4)["answer"] == TASK.tokens(BYTES).answers.text(whole.ids[0, len(prompt) :])
 
 
 def test_each_question_reads_its_nearest_passages(tmp_path, params):
