@@ -57,7 +57,9 @@ def repeats_ngram(
         size: n, at least 1. With 1, no id is chosen twice.
         vocab_size: V.
     """
-    start = np.arange(max(answer.shape[1] - size + 1, 0))
+    if size > answer.shape[1]:
+        return jnp.zeros((answer.shape[0], vocab_size), bool)
+    start = np.arange(answer.shape[1] - size + 1)
     places = start[:, None] + np.arange(size)
 
     def of_row(answer: Int32[Array, " N"], count: Int32[Array, ""]) -> Bool[Array, " V"]:

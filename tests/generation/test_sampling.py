@@ -109,7 +109,7 @@ def repeats(answer: list[int], size: int, vocab_size: int) -> list[bool]:
 repeats_ngram = jax.jit(repeats_ngram, static_argnums=(2, 3))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 9])
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 10**12])
 @given(st.lists(st.lists(st.integers(0, 2), max_size=8), min_size=3, max_size=3), st.integers(-1, 2))
 def test_ids_that_would_repeat_an_ngram(size, answers, rest):
     padded = np.array([answer + [rest] * (8 - len(answer)) for answer in answers], np.int32)
