@@ -79,7 +79,7 @@ def beam_search(
         IMPOSSIBLE. All scores of a row are NaN if its logits were not finite.
     """
     num, model = settings.num_beams, models.from_params(config, params)
-    logits, state, limit, penalized, stop = prompts[:5]
+    logits, state, limit, penalized, stop, _ = prompts
     batch = logits.shape[0]
     no_tokens = jnp.full((batch, num, capacity), -1, jnp.int32)
     impossible = jnp.full((batch, num), IMPOSSIBLE, jnp.float32)
